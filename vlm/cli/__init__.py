@@ -1,0 +1,1 @@
+"""The `radio-vlm` command line; nothing outside this folder imports it."""

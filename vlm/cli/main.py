@@ -1,0 +1,62 @@
+"""`radio-vlm COMMAND`: one file of this folder is one command; this one finds them and hands over.
+
+A command's module holds HELP (one line), add_arguments(parser) and run(args) -> exit code. Its heavy imports are inside run,
+so that `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import logging
+import pkgutil
+import sys
+from types import ModuleType
+
+import vlm.cli
+from vlm.errors import RadioVLMError
+
+
+def commands() -> dict[str, ModuleType]:
+    """Command name (dashes) -> module, for every module of this package that declares HELP."""
+    found = {}
+    for info in pkgutil.iter_modules(vlm.cli.__path__):
+        module = importlib.import_module(f"vlm.cli.{info.name}")
+        if hasattr(module, "HELP"):
+            found[info.name.replace("_", "-")] = module
+    return found
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="radio-vlm",
+        description="Build, train, evaluate and use RADIO vision-language models.",
+        epilog="`radio-vlm COMMAND --help` explains a command with examples.",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in commands().items():
+        sub = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=getattr(module, "DESCRIPTION", module.HELP),
+            epilog=getattr(module, "EPILOG", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the `radio-vlm` script. Errors of the user's input are one line and exit code 2, never a traceback."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return args.run(args) or 0
+    except RadioVLMError as error:
+        sys.stderr.write(f"radio-vlm {args.command}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
