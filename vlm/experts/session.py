@@ -1,27 +1,27 @@
 """A conversation in which the model may call experts: offer cards, run triggers, feed results back, keep a log.
 
-The same code makes the training conversations (`offer_cards`, `result_turn`), serves `chat`, and runs the evaluation with
-its controls, so that what is measured is what was trained. The model is only a function from conversations to replies.
+The same code makes the training conversations (`offer_cards`, `result_turn`), serves `chat`, and runs the evaluation
+with its controls, so that what is measured is what was trained. The model is just a function from messages to replies.
 """
 
 import logging
 import time
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlm.experts.protocol import Expert
-from vlm.experts.protocol import ExpertCard
-from vlm.experts.protocol import ExpertError
-from vlm.experts.protocol import ExpertResult
-from vlm.experts.protocol import Trigger
-from vlm.experts.protocol from vlm.experts.protocol import card_block
-from vlm.experts.protocol import expert_names
-from vlm.experts.protocol import get_expert
-from vlm.experts.protocol import parse_trigger
+from vlm.experts.protocol import (
+    Expert,
+    ExpertCard,
+    ExpertError,
+    ExpertResult,
+    Trigger,
+    card_block,
+    expert_names,
+    get_expert,
+    parse_trigger,
+)
 
 logger = logging.getLogger(__name__)
 
