@@ -1,7 +1,7 @@
 """`radio-vlm COMMAND`: one file of this folder is one command; this one finds them and hands over.
 
-A command's module holds HELP (one line), add_arguments(parser) and run(args) -> exit code. Its heavy imports are inside run,
-so that `--help` answers at once.
+A command's module holds HELP (one line), add_arguments(parser) and run(args) -> exit code; its heavy imports are inside
+run.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the `radio-vlm` script. Errors of the user's input are one line and exit code 2, never a traceback."""
+    """Entry point of the `radio-vlm` script. Errors in the user's input: one line and exit code 2, no traceback."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
