@@ -1,0 +1,129 @@
+"""Expert `LESIONS`: finds bright round lesions in a CT slice by segmenting its pixels, no network and no weights.
+
+Body = largest region above -300 HU; candidates = soft-tissue regions clearly brighter than their surroundings that
+touch neither bone nor the body's rim; the diameter comes from the area, partly covered pixels counted by brightness.
+Made for the synthetic slices; it shows the protocol on real pixel work and is no medical device.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
+
+CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="number, side, size of lesions")
+BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
+MIN_PIXELS, MAX_PIXELS_SIDE = 3, 2048
+MIN_ROUNDNESS = 0.5
+
+
+def findings_text(number: int, largest: tuple[str, int] | None) -> str:
+    """The result in words: `2 lesions; largest: left, 14 mm`, or `0 lesions`."""
+    noun = "lesion" if number == 1 else "lesions"
+    return f"{number} {noun}; largest: {largest[0]}, {largest[1]} mm" if largest else f"{number} {noun}"
+
+
+@register_expert
+class CTLesions(Expert):
+    """Counts lesions, measures the largest, names its side. The mask numbers lesions from the largest (1) down."""
+
+    card = CARD
+
+    def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
+        hu, spacing, left_is_high = read_slice(path)
+        mask, lesions = segment(hu, spacing)
+        for lesion in lesions:
+            lesion["side"] = "left" if (lesion["column"] > lesion["middle"]) == left_is_high else "right"
+        largest = (lesions[0]["side"], round(lesions[0]["mm"])) if lesions else None
+        return ExpertResult(findings_text(len(lesions), largest), mask, {"lesions": lesions})
+
+
+def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
+    """HU (H, W) float32, pixel spacing (row, column) in mm, and whether columns run to the patient's left.
+
+    Raises `ExpertError` where the file is no single CT slice or its header is silent on spacing or orientation.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
+    try:
+        data = pydicom.dcmread(path)
+        pixels = data.pixel_array
+    except Exception as error:
+        raise ExpertError(f"cannot read the image: {type(error).__name__}") from error
+    if data.get("Modality") != "CT":
+        raise ExpertError(f"image is {data.get('Modality') or 'of no stated modality'}, not CT")
+    if pixels.ndim != 2 or max(pixels.shape) > MAX_PIXELS_SIDE:
+        raise ExpertError("needs one slice of at most 2048 x 2048 pixels")
+    if "PixelSpacing" not in data or "ImageOrientationPatient" not in data:
+        raise ExpertError("the header gives no spacing or orientation")
+    row_direction = [float(value) for value in data.ImageOrientationPatient[:3]]
+    if abs(row_direction[0]) < 0.7:
+        raise ExpertError("the slice is not axial or coronal: it has no left and right")
+    hu = pixels.astype(np.float32) * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+    return hu, (float(data.PixelSpacing[0]), float(data.PixelSpacing[1])), row_direction[0] > 0
+
+
+def segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Lesions in a slice `hu` (H, W): a mask (H, W) uint8 (1 = largest) and per lesion its measures, largest first.
+
+    Each lesion has `mm` (diameter of the disc of equal area), `row`, `column` (centroid), `middle` (the body's middle
+    column) and `hu` (brightness).
+    """
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError("the expert LESIONS needs scipy: pip install 'radio-vlm[medical]'") from error
+    regions, count = ndimage.label(hu > BODY_HU)
+    empty = np.zeros(hu.shape, np.uint8)
+    if count == 0:
+        return empty, []
+    body = regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
+    middle = float(np.nonzero(body)[1].mean())
+    # Bone, two pixels around it (its partly covered rim looks like a lesion), and the outermost pixels are out.
+    bone = ndimage.binary_dilation(hu > BONE_HU, iterations=2)
+    inside = ndimage.binary_erosion(ndimage.binary_fill_holes(body), iterations=3) & ~bone
+    labels, count = ndimage.label((hu > LESION_HU) & inside)
+    found = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        window = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in box)
+        region = labels[window] == label
+        if region.sum() < MIN_PIXELS:
+            continue
+        measured = _measure(ndimage, hu[window], region, (labels[window] > 0) & ~region, spacing)
+        if measured is None:
+            continue
+        row, column = ndimage.center_of_mass(region)
+        measured |= {"row": row + window[0].start, "column": column + window[1].start, "middle": middle, "label": label}
+        found.append(measured)
+    found.sort(key=lambda lesion: -lesion["mm"])
+    for number, lesion in enumerate(found, start=1):
+        empty[labels == lesion.pop("label")] = number
+    return empty, found
+
+
+def _measure(
+    ndimage: Any, hu: np.ndarray, region: np.ndarray, others: np.ndarray, spacing: tuple[float, float]
+) -> dict[str, Any] | None:
+    """Diameter and brightness of one region within its window (h, w); None when it is not round like a lesion."""
+    near = ndimage.binary_dilation(region, iterations=1)
+    ring = ndimage.binary_dilation(region, iterations=3) & ~ndimage.binary_dilation(region, iterations=2)
+    ring &= ~ndimage.binary_dilation(others, iterations=2)
+    if not ring.any():
+        return None
+    background = float(np.median(hu[ring]))
+    core = ndimage.binary_erosion(region)
+    # Small regions have no core of fully covered pixels to speak of: their brightest pixels stand for it.
+    values = hu[core] if core.sum() >= 5 else np.sort(hu[region])[-max(2, int(region.sum()) // 3) :]
+    peak = float(np.median(values))
+    cover = np.clip((hu - background) / max(peak - background, 1.0), 0, 1)
+    pixels = float(cover[near & ~others].sum())
+    rows, columns = np.nonzero(region)
+    extent = max(np.ptp(rows) + 1, np.ptp(columns) + 1)
+    if region.sum() < MIN_ROUNDNESS * np.pi / 4 * extent**2:
+        return None
+    # Anti-aliased drawing and sampling both spread the outline: a disc of radius r covers pi (r^2 + 1/12) pixels.
+    radius = np.sqrt(max(pixels / np.pi - 1 / 12, 0.1))
+    return {"mm": float(2 * radius * np.sqrt(spacing[0] * spacing[1])), "hu": peak}
