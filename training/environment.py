@@ -1,0 +1,103 @@
+"""The process a stage runs in: launcher variables, device, threads, and what DeepSpeed may build at start-up.
+
+This is the one place of `training` that reads and writes environment variables. It must run before deepspeed is
+imported, since DeepSpeed picks its accelerator and decorates its kernels at import.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SHM_OP = "deepspeed_shm_comm"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where this process stands."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: str  # "cuda" or "cpu"
+    launched: bool  # started by deepspeed or torchrun
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def prepare_process(local_rank: int | None = None) -> Machine:
+    """Read the launcher's variables, settle device and threads-related switches; idempotent."""
+    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    if local_rank is not None and "LOCAL_RANK" not in os.environ:
+        os.environ["LOCAL_RANK"] = str(local_rank)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Muon's Newton-Schulz is wrapped in torch.compile; on CPU compiling costs up to 20 s and gains nothing.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    return Machine(
+        rank=int(os.environ.get("RANK", 0)),
+        local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        device=device,
+        launched=launched,
+    )
+
+
+def limit_threads(machine: Machine, threads: int) -> None:
+    """Torch threads of a CPU process; processes that share cores must not each take all of them."""
+    if machine.device == "cpu":
+        torch.set_num_threads(threads)
+
+
+def choose_cpu_communication(wanted: bool) -> bool:
+    """Decide whether DeepSpeed loads its shared-memory op on CPU; returns the decision.
+
+    Left to itself DeepSpeed compiles the op at the first start (about 90 s), and a build that was killed leaves a lock
+    on which every later start hangs. gloo does the same work. So the op is used only if asked for and already built
+    (`python training/prebuild.py`).
+    """
+    import deepspeed
+
+    use = wanted and built_op(SHM_OP)
+    deepspeed.ops.__compatible_ops__[SHM_OP] = use
+    return use
+
+
+def built_op(name: str) -> bool:
+    """Whether a DeepSpeed op lies built and unlocked in the extensions folder."""
+    from torch.utils.cpp_extension import _get_build_directory
+
+    folder = Path(_get_build_directory(name, verbose=False))
+    return (folder / f"{name}.so").exists() and not (folder / "lock").exists()
+
+
+def quiet_libraries() -> None:
+    """Libraries report warnings only; the stage prints what a person wants to see."""
+    import warnings
+
+    import transformers
+
+    transformers.logging.set_verbosity_warning()
+    for name in ("DeepSpeed", "accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def stage_logger(machine: Machine) -> logging.Logger:
+    """The logger of a stage: rank 0 writes to stderr, the others only warnings."""
+    logger = logging.getLogger("training")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        prefix = "" if machine.is_main else f"[rank {machine.rank}] "
+        handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO if machine.is_main else logging.WARNING)
+    return logger

@@ -1,0 +1,70 @@
+"""What a stage starts from: model and processor of a folder or hub id, the training mixture, the held-out samples."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from training.data.collation import build_loader
+from training.data.dataset import TrainingDataset
+from training.data.mixture import Mixture
+from training.environment import Machine
+from training.heldout import heldout_loss
+from training.recipe import Recipe, RecipeError, Source
+
+
+def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
+    """Model and processor of `recipe.model`, in the precision of the stage, without a generation cache."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import vlm  # noqa: F401  (registers the classes with the Auto* factories)
+
+    options = {"dtype": torch.bfloat16 if args.bf16 else torch.float32}
+    if recipe.train.attention:
+        options["attn_implementation"] = recipe.train.attention
+    model = AutoModelForImageTextToText.from_pretrained(recipe.model, **options)
+    processor = AutoProcessor.from_pretrained(recipe.model)
+    if not hasattr(processor, "tokenizer"):
+        raise RecipeError(f"model = {recipe.model} has no processor beside it; build the folder with `radio-vlm new`")
+    text = model.config.get_text_config()
+    if hasattr(text, "use_cache"):
+        text.use_cache = False
+    if recipe.train.fast_scan and args.device.type == "cpu":
+        from llm.fast_mixer import use_fast_scan
+
+        use_fast_scan(model.language_model)
+    return model, processor
+
+
+def build_data(recipe: Recipe, processor, machine: Machine) -> tuple[TrainingDataset, DataLoader, dict[str, list]]:
+    """Training dataset, its loader for this rank, and the encoded held-out samples by source name."""
+    data, train = recipe.data, recipe.train
+    dataset = _dataset(recipe, data.sources, processor, cache=data.cache)
+    loader = build_loader(
+        dataset, processor, batch_size=train.per_device_batch_size, rank=machine.rank, world_size=machine.world_size,
+        seed=recipe.seed, num_workers=data.num_workers, group_by_length=data.group_by_length,
+    )  # fmt: skip
+    heldout = {}
+    for index, source in enumerate(data.eval_sources):
+        limit = min(source.limit or data.eval_limit, data.eval_limit)
+        samples = _dataset(recipe, [Source(**{**vars(source), "limit": limit})], processor)
+        name = source.name or source.path.rstrip("/").rsplit("/", 1)[-1]
+        heldout[name if name not in heldout else f"{name}#{index}"] = [samples[i] for i in range(len(samples))]
+    return dataset, loader, heldout
+
+
+def _dataset(recipe: Recipe, sources: list[Source], processor, cache: bool = False) -> TrainingDataset:
+    mixture = Mixture(sources=[source.as_dict() for source in sources], seed=recipe.seed, root=recipe.data.root)
+    return TrainingDataset(
+        mixture, processor, max_length=recipe.data.max_length, bad_share_limit=recipe.data.bad_share_limit, cache=cache
+    )
+
+
+def measure_heldout(model: nn.Module, heldout: dict[str, list], loader: DataLoader, recipe: Recipe, machine: Machine):
+    """Held-out loss now; called by all ranks together."""
+    device = next(model.parameters()).device
+    batch_size = recipe.train.per_device_batch_size
+
+    def collate(samples: list[dict]) -> dict:
+        return {key: value for key, value in loader.collate_fn(samples).items() if key != "sources"}
+
+    return heldout_loss(model, heldout, collate, batch_size, machine.rank, machine.world_size, device)

@@ -1,0 +1,76 @@
+"""transformers.Trainer with the few things a staged VLM needs: our optimizer groups, our loader, a token-averaged loss.
+
+Checkpoints, resume, schedules and DeepSpeed stay the library's. `_save_checkpoint` is deliberately not overridden:
+doing that is how other trainers lose the ability to resume their first stage.
+"""
+
+import time
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from training.callbacks import Throughput
+from training.heldout import labelled_tokens
+from training.optimizers import build_optimizer
+from training.recipe import Recipe
+
+NOT_FOR_THE_MODEL = ("sources",)
+
+
+class StageTrainer(Trainer):
+    """Trainer of one stage."""
+
+    def __init__(self, *, recipe: Recipe, groups: list[dict], loader: DataLoader, **kwargs):
+        """groups: optimizer groups of the unwrapped model. loader: already sharded over the ranks."""
+        self.recipe, self.groups, self.loader = recipe, groups, loader
+        super().__init__(**kwargs)
+        self.throughput = Throughput(self.args.device)
+        # The mean over labelled tokens is taken over all ranks and accumulation steps (compute_loss), so the Trainer
+        # has to count them for us and must not scale once more.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The stage's loader as it is: accelerate would shard it a second time."""
+        return self.loader
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One optimizer over the groups; under ZeRO it will see flat shards of them."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.groups, self.recipe, partitioned=self.is_deepspeed_enabled)
+        return self.optimizer
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """As the library's, with the waiting time and what came counted."""
+        started = time.perf_counter()
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        waited = time.perf_counter() - started
+        for batch in batches:
+            self.throughput.add(batch, waited / len(batches))
+        return batches, count
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Loss per labelled token, averaged over every token of the step rather than over the ranks' own means.
+
+        The model returns the mean over its own n labelled tokens. Weighted with n * world_size / N, the mean over the
+        ranks that data parallelism takes is the mean over all N tokens.
+        """
+        inputs = {key: value for key, value in inputs.items() if key not in NOT_FOR_THE_MODEL}
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if num_items_in_batch is not None:
+            loss = loss * (labelled_tokens(inputs["labels"]) * self.args.world_size / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _prepare_input(self, data):
+        """Move to the device but keep dtypes: pixels stay fp32 until the encoder has normalised them."""
+        return data.to(self.args.device) if isinstance(data, torch.Tensor) else data
+
+    def _prepare_inputs(self, inputs):
+        return {key: self._prepare_input(value) for key, value in inputs.items()}
+
+    def floating_point_ops(self, inputs) -> int:
+        """Not estimated here: the library's formula walks all parameters at every step and knows no images."""
+        return 0
