@@ -1,0 +1,175 @@
+"""`radio-vlm chat`: ask a model about images, DICOM files or a video; the answer is streamed as it is written."""
+
+import argparse
+from pathlib import Path
+
+HELP = "ask a model about images, DICOM files or a video"
+DESCRIPTION = (
+    "One question with --question, a conversation without it. Images (PNG, JPEG, TIFF, WebP, DICOM) and videos belong\n"
+    "to the first question; more can be added on the way. The answer is streamed token by token."
+)
+EPILOG = """examples:
+  radio-vlm chat --model runs/demo/export --image receipt.png --question "TOTAL?"
+  radio-vlm chat --model runs/demo/export --video clip.mp4 --question "Which way does it move?"
+  radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "How many lesions?"
+  radio-vlm chat --model runs/demo/export --image a.png --image b.png        a conversation about two images
+
+in a conversation:
+  /image FILE   /video FILE   add a file to the next question
+  /reset        forget everything so far        /quit (or Ctrl-D)   leave        /help   this list"""
+COMMANDS = EPILOG[EPILOG.index("in a conversation:") :]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
+    parser.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE", help="images or DICOM files")
+    parser.add_argument("--video", nargs="+", action="extend", default=[], metavar="FILE", help="video files")
+    parser.add_argument("--question", metavar="TEXT", help="ask this and leave (default: a conversation)")
+    parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
+    parser.add_argument(
+        "--expert", nargs="+", action="extend", default=[], metavar="NAME", help="expert models the model may call"
+    )
+    parser.add_argument("--experts", action="store_true", help="offer every known expert that fits the file")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token (default), 1 samples"
+    )
+    parser.add_argument(
+        "--thinking", choices=("on", "off"), help="reasoning on or off, for templates that know it (default: theirs)"
+    )
+    parser.add_argument("--max-frames", type=int, metavar="N", help="frames of a video (default: the model's)")
+    parser.add_argument("--fps", type=float, metavar="F", help="frames a second of a video (default: the model's)")
+    parser.add_argument("--start", type=float, metavar="S", help="second at which a video starts (default: 0)")
+    parser.add_argument("--end", type=float, metavar="S", help="second at which a video ends (default: its end)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto (as stored), float32, bfloat16, ... (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vlm.cli.loading import load_model, load_processor
+    from vlm.cli.media_items import media_item
+
+    session = expert_session(args)
+    processor = load_processor(args.model)
+    clip = {"max_frames": args.max_frames, "fps": args.fps, "start": args.start, "end": args.end}
+    clip["defaults"] = processor.video
+    items = [media_item(path, "image") for path in args.image]
+    items += [media_item(path, "video", **clip) for path in args.video]  # files are checked before the weights load
+    chat = Chat(load_model(args.model, args.device, args.dtype), processor, args, session)
+    if args.question is not None:
+        chat.ask(items, args.question)
+        return 0
+    return converse(chat, items, clip)
+
+
+def expert_session(args: argparse.Namespace):
+    """The session that runs expert calls, or None when no expert is offered; an unknown name lists the known ones."""
+    if not (args.expert or args.experts):
+        return None
+    from vlm.errors import RadioVLMError
+    from vlm.experts import ExpertError, ExpertSession
+
+    try:
+        return ExpertSession(args.expert or None)
+    except ExpertError as error:
+        raise RadioVLMError(f"--expert: {error}") from error
+
+
+class Chat:
+    """A conversation with one model: keeps the messages, streams each answer."""
+
+    def __init__(self, model, processor, args: argparse.Namespace, session=None):
+        self.model, self.processor, self.args, self.session = model, processor, args, session
+        self.reset()
+
+    def reset(self) -> None:
+        self.messages = [{"role": "system", "content": self.args.system}] if self.args.system else []
+
+    def ask(self, items: list[dict], question: str) -> str:
+        """Put a question with its media; print the answer as it comes and return it. A refused turn is not kept."""
+        turn = {"role": "user", "content": [*items, {"type": "text", "text": question}]}
+        asked = [*self.messages, turn]
+        if self.session is None:
+            answer = self.generate([asked])[0]
+            self.messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+            return answer
+        transcript = self.session.run(self._generate_with_results, asked)
+        # the cards are put into the first turn on every run, so the plain turn is kept, and what followed it
+        self.messages = [*asked, *transcript.messages[len(asked) :]]
+        return transcript.answer
+
+    def _generate_with_results(self, conversations: list[list[dict]]) -> list[str]:
+        last = conversations[0]
+        if (
+            len(last) > 2
+            and last[-2]["role"] == "assistant"
+            and last[-1]["content"][0]["text"]
+            and self._called(last[-2])
+        ):
+            print(f"[expert] {last[-1]['content'][0]['text'].splitlines()[0]}", flush=True)
+        return self.generate(conversations)
+
+    @staticmethod
+    def _called(message: dict) -> bool:
+        from vlm.experts import ExpertError, parse_trigger
+
+        try:
+            return parse_trigger(message["content"][0]["text"]) is not None
+        except ExpertError:
+            return True
+
+    def generate(self, conversations: list[list[dict]]) -> list[str]:
+        """Answer one conversation, streaming to the terminal."""
+        import torch
+        from transformers import TextStreamer
+
+        options = {} if self.args.thinking is None else {"enable_thinking": self.args.thinking == "on"}
+        inputs = self.processor.apply_chat_template(
+            conversations[0], add_generation_prompt=True, return_dict=True, return_tensors="pt", **options
+        )
+        inputs = {key: value.to(self.model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
+        sampling = (
+            {"do_sample": True, "temperature": self.args.temperature}
+            if self.args.temperature > 0
+            else {"do_sample": False}
+        )
+        streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs, max_new_tokens=self.args.max_new_tokens, streamer=streamer, **sampling
+            )
+        return self.processor.tokenizer.decode(
+            output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        ).strip()
+
+
+def converse(chat: Chat, items: list[dict], clip: dict) -> int:
+    """Read questions until the end of input. Bad input costs a line, not the conversation."""
+    from vlm.cli.media_items import media_item
+    from vlm.errors import RadioVLMError
+
+    print("Ask away. /help lists the commands, Ctrl-D leaves.")
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return 0
+        command, _, rest = line.partition(" ")
+        try:
+            if command in ("/quit", "/exit"):
+                return 0
+            if command == "/help":
+                print(COMMANDS)
+            elif command == "/reset":
+                chat.reset()
+                items = []
+            elif command in ("/image", "/video"):
+                items = [*items, media_item(Path(rest.strip()), command[1:], **(clip if command == "/video" else {}))]
+            elif command.startswith("/"):
+                print(f"unknown command {command}; /help lists them")
+            elif line:
+                chat.ask(items, line)
+                items = []
+        except RadioVLMError as error:
+            print(f"error: {error}")

@@ -1,0 +1,153 @@
+"""`radio-vlm inspect`: what a checkpoint is made of and what an input costs, without loading its weights."""
+
+import argparse
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from vlm.cli.tables import count, parameter_rows, text_table
+from vlm.errors import RadioVLMError
+
+HELP = "parameters, trainable table, geometry, token counts, versions"
+DESCRIPTION = (
+    "Shows the parts of a checkpoint with their parameters; with --recipe what that recipe would train and at which\n"
+    "learning rate; with --image/--video how they are resized and how many tokens they become. Weights are not\n"
+    "loaded, so it is quick for a model of any size."
+)
+EPILOG = """examples:
+  radio-vlm inspect --model runs/demo/export
+  radio-vlm inspect --model runs/demo/stage1 --recipe training/recipes/tiny/stage2.yaml
+  radio-vlm inspect --model runs/demo/export --image receipt.jpg --image page.png --video clip.mp4"""
+
+# What decides which code runs: name on PyPI -> what it is for.
+PACKAGES = {
+    "torch": "",
+    "transformers": "",
+    "accelerate": "device_map, training",
+    "deepspeed": "training",
+    "peft": "LoRA",
+    "mamba-ssm": "fast Mamba scan",
+    "causal-conv1d": "fast Mamba convolution",
+    "flash-attn": "attn_implementation=flash_attention_2",
+    "bitsandbytes": "4/8-bit loading",
+    "av": "video files",
+    "pydicom": "DICOM files",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
+    parser.add_argument("--image", action="append", default=[], type=Path, metavar="FILE", help="image or DICOM file")
+    parser.add_argument("--video", action="append", default=[], type=Path, metavar="FILE", help="video file")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="training recipe: show what it would train")
+    parser.add_argument("--depth", type=int, default=1, help="levels of modules in the parameter table (default: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vlm.cli.loading import load_empty_model, load_processor
+
+    model = load_empty_model(args.model)
+    config = model.config
+    sections = [
+        ("Parameters", parameter_table(model, args.depth)),
+        ("Geometry", settings_table(config)),
+        ("Versions", version_table()),
+    ]
+    if args.recipe:
+        sections.insert(1, (f"Trained by {args.recipe}", trainable_table(model, args.recipe)))
+    if args.image or args.video:
+        processor = load_processor(args.model)
+        sections.insert(len(sections) - 1, ("Tokens", media_table(processor, args.image, args.video)))
+    print("\n\n".join(f"{title}\n{body}" for title, body in sections))
+    return 0
+
+
+def parameter_table(model, depth: int) -> str:
+    """Parameters by module; tied tensors count once."""
+    rows = parameter_rows(model, depth)
+    total = sum(n for _, n in rows)
+    table = [(name, count(n), f"{n:,}", f"{n / total:.1%}") for name, n in rows]
+    table.append(("total", count(total), f"{total:,}", "100.0%"))
+    tied = "tied to the embeddings" if model.config.tie_word_embeddings else "untied"
+    dtype = str(model.config.dtype).removeprefix("torch.")
+    return (
+        text_table(("module", "size", "parameters", "share"), table, right=(1, 2, 3))
+        + f"\nstored as {dtype}; lm_head {tied}"
+    )
+
+
+def settings_table(config) -> str:
+    """How inputs become tokens: the geometry, the projector, the video settings and the placeholder tokens."""
+    rows = [("image", _settings(config.geometry)), ("projector", _settings(config.projector_config))]
+    rows += [("video", _settings(config.video))]
+    ids = {role: getattr(config, f"{role}_token_id", None) for role in ("image", "video", "image_start", "image_end")}
+    rows.append(
+        (
+            "tokens",
+            "  ".join(f"{config.special_tokens.get(role, role)}={i}" for role, i in ids.items() if i is not None),
+        )
+    )
+    rows.append(("format", f"version {config.format_version}"))
+    return text_table(("what", "settings"), rows)
+
+
+def _settings(values: dict) -> str:
+    return "  ".join(f"{key}={value}" for key, value in values.items())
+
+
+def media_table(processor, images: list[Path], videos: list[Path]) -> str:
+    """One row a file: its size, the grid it is resized to, and its tokens in the prompt."""
+    from vlm.cli.media_items import media_item
+    from vlm.media import load_image
+
+    rows = []
+    for path in images:
+        picture = load_image(path)
+        encoded = processor.encode([{"role": "user", "content": [{"type": "image", "image": picture}]}])
+        h, w = encoded["image_grid_hw"][0].tolist()
+        patch = processor.image_processor.geometry["patch_size"]
+        tokens = int((encoded["mm_token_type_ids"] == 1).sum())
+        rows.append((path.name, f"{picture.width}×{picture.height}", f"{w * patch}×{h * patch}", f"{h}×{w}", tokens))
+    for path in videos:
+        encoded = processor.encode([{"role": "user", "content": [media_item(path, "video")]}])
+        t, h, w = encoded["video_grid_thw"][0].tolist()
+        patch = processor.image_processor.geometry["patch_size"]
+        tokens = int((encoded["mm_token_type_ids"] == 2).sum())
+        rows.append((path.name, "video", f"{w * patch}×{h * patch}", f"{t}×{h}×{w}", tokens))
+    return text_table(("file", "size (w×h)", "resized to", "grid", "tokens"), rows, right=(4,))
+
+
+def trainable_table(model, recipe: Path) -> str:
+    """What the recipe trains, frozen parts included; made by the code that builds the optimizer in training."""
+    from training.freezing import apply_freezing, format_table
+    from training.freezing import trainable_table as table
+    from training.optimizers import build_param_groups
+    from training.recipe import RecipeError
+    from training.recipe_loading import load_recipe
+
+    try:
+        settings = load_recipe(recipe)
+        groups = build_param_groups(model, settings, apply_freezing(model, settings.modules))
+    except RecipeError as error:
+        raise RadioVLMError(f"--recipe: {error}") from error
+    return format_table(table(model, groups))
+
+
+def version_table() -> str:
+    """Python, the machine, and every package that decides which code runs."""
+    import torch
+
+    rows = [("python", platform.python_version(), ""), ("device", device_name(torch), "")]
+    for name, purpose in PACKAGES.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        rows.append((name, version, purpose))
+    return text_table(("package", "version", "for"), rows)
+
+
+def device_name(torch) -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    return f"CPU, {torch.get_num_threads()} threads"

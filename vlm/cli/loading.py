@@ -1,0 +1,68 @@
+"""Opening a checkpoint for a command: errors in plain words, device and dtype chosen. Not a command itself."""
+
+from pathlib import Path
+
+from vlm.errors import RadioVLMError
+
+
+def check_checkpoint(name: str) -> None:
+    """Refuse, with the reason, what cannot be a RADIO-VLM checkpoint. A hub id (owner/name) is left to the hub."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise RadioVLMError(f"--model: no folder {name}")
+        return
+    if not (folder / "config.json").is_file():
+        raise RadioVLMError(f"--model: {name} has no config.json; is it a checkpoint folder?")
+
+
+def load_config(name: str):
+    """RadioVLMConfig of a checkpoint; `RadioVLMError` for anything else."""
+    check_checkpoint(name)
+    from transformers import AutoConfig
+
+    import vlm  # noqa: F401 - registers the classes with transformers' Auto classes
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise RadioVLMError(f"--model: cannot read {name}: {error}") from error
+    if config.model_type != "radio_vlm":
+        raise RadioVLMError(f"--model: {name} is a `{config.model_type}` model, not a RADIO-VLM checkpoint")
+    return config
+
+
+def load_empty_model(name: str):
+    """The model on the meta device: every shape, no weights."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    config = load_config(name)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def load_processor(name: str):
+    """RadioVLMProcessor of a checkpoint."""
+    load_config(name)
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise RadioVLMError(f"--model: cannot read the processor of {name}: {error}") from error
+
+
+def load_model(name: str, device: str = "auto", dtype: str = "auto"):
+    """The model with its weights, in eval mode. device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    load_config(name)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise RadioVLMError(f"--model: cannot load {name}: {error}") from error
+    return model.to(device).eval()

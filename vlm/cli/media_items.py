@@ -1,0 +1,24 @@
+"""Content items of a chat message from files named on the command line. Not a command itself."""
+
+from pathlib import Path
+
+from vlm.errors import RadioVLMError
+
+
+def media_item(path: str | Path, kind: str, defaults: dict | None = None, **options) -> dict:
+    """`{"type": "image", ...}` or `{"type": "video", ...}` of a file; a missing one is named before anything is loaded.
+
+    options, for a video: max_frames, fps, start, end (seconds); None where nobody said anything. `defaults` holds the
+    processor's own max_frames and fps, used when only some options are given.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise RadioVLMError(f"no {kind} file {path}")
+    options = {key: value for key, value in options.items() if value is not None}
+    if kind == "image" or not options:
+        return {"type": kind, kind: str(path)}
+    from vlm.media import load_video
+
+    options = {key: (defaults or {}).get(key) for key in ("max_frames", "fps")} | options
+    clip = load_video(path, **options)
+    return {"type": "video", "video": clip.frames, "timestamps": clip.timestamps}

@@ -1,0 +1,156 @@
+"""Finding the parts of a new model: a preset, a hub id or a folder becomes a config, or a model with its weights.
+
+Not a command. What it refuses is as important as what it loads: transformers opens RADIO checkpoints of the remote-code
+kind (config.json with `args`) with ViT-H defaults and without a word, which gives a model of the wrong shape.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm.errors import RadioVLMError
+
+
+@dataclass
+class Parts:
+    """What `vlm.build.build_vlm` needs, and where it came from (written into the config, used by the model card)."""
+
+    vision: Any
+    text: Any
+    tokenizer: Any
+    vision_origin: str
+    text_origin: str
+
+
+def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
+    """`["a=1", "size=512,512", "bias=false"]` → `{"a": 1, "size": [512, 512], "bias": False}`."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise RadioVLMError(f"{option}: expected KEY=VALUE, got {pair!r}")
+        values[key] = [_value(part) for part in text.split(",")] if "," in text else _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except json.JSONDecodeError:
+        return None if text.lower() in ("none", "null") else text
+
+
+def find_preset(name: str, presets: dict[str, Any]) -> tuple[str, Any] | None:
+    """The preset called `name`, or whose hub id is `name`; letters may be of either case."""
+    for key, preset in presets.items():
+        if name.lower() in (key.lower(), (preset.hub_id or key).lower()):
+            return key, preset
+    return None
+
+
+def check_known(name: str, presets: dict[str, Any], option: str) -> None:
+    """A name that is neither a preset, nor a folder, nor of the form owner/name is a typing error: list the known."""
+    if find_preset(name, presets) or Path(name).is_dir():
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise RadioVLMError(f"{option}: no folder {name}")
+    if "/" not in name:
+        known = "\n".join(f"  {key:24} {preset.hub_id or '(random weights)'}" for key, preset in presets.items())
+        raise RadioVLMError(f"{option}: unknown preset {name!r}, and there is no such folder. Known presets:\n{known}")
+
+
+def load_parts(vision: str, llm: str, tokenizer: str | None, dtype: str, weights: bool) -> Parts:
+    """Configs (`weights=False`) or models with weights, for both parts. Raises `RadioVLMError` naming the option."""
+    from encoders.presets import VISION_PRESETS
+    from llm.presets import LLM_PRESETS
+
+    check_known(vision, VISION_PRESETS, "--vision")
+    check_known(llm, LLM_PRESETS, "--llm")
+    vision_part, vision_origin = load_vision(vision, VISION_PRESETS, dtype, weights)
+    text_part, text_origin = load_text(llm, LLM_PRESETS, dtype, weights)
+    return Parts(vision_part, text_part, load_tokenizer(tokenizer, llm, LLM_PRESETS), vision_origin, text_origin)
+
+
+def load_vision(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> tuple[Any, str]:
+    """(RadioConfig or RadioModel, origin)."""
+    from transformers import RadioConfig, RadioModel
+
+    preset = find_preset(name, presets)
+    if preset and not preset[1].hub_id:
+        return preset[1].config(), f"preset:{preset[0]}"
+    if preset and not weights:
+        return preset[1].config(), preset[1].hub_id
+    source = preset[1].hub_id if preset else name
+    origin = source if not Path(source).is_dir() else f"local:{Path(source).resolve().name}"
+    with _explained("--vision", source):
+        raw, _ = RadioConfig.get_config_dict(source)
+    if "args" in raw:  # the remote-code form: its config says nothing that the native class understands
+        preset = (
+            preset or find_preset(Path(source).name, presets) or find_preset(f"nvidia/{Path(source).name}", presets)
+        )
+        if preset is None:
+            raise RadioVLMError(
+                f"--vision: {source} is a RADIO checkpoint of the remote-code kind (its config.json has `args`). "
+                "Without a preset for it, it would be opened with the sizes of ViT-H, whatever it is. "
+                f"Known presets: {', '.join(presets)}"
+            )
+        config = preset[1].config()
+    elif raw.get("model_type") == "radio":
+        config = RadioConfig.from_dict(raw)
+    else:
+        raise RadioVLMError(f"--vision: {source} is a `{raw.get('model_type')}` model, not a RADIO encoder")
+    if not weights:
+        return config, origin
+    with _explained("--vision", source):
+        model, info = RadioModel.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
+    lost = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    # adaptors (teacher heads) may stay behind: the VLM does not use them. Anything else would change the features.
+    left = sorted(key for key in info["unexpected_keys"] if "adaptor" not in key and "summary_idxs" not in key)
+    if lost or left:
+        raise RadioVLMError(
+            f"--vision: the weights of {source} do not fit its config: "
+            f"missing {lost[:3] or 'none'}, not used {left[:3] or 'none'} ({len(lost)} and {len(left)} in all)"
+        )
+    return model, origin
+
+
+def load_text(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> tuple[Any, str]:
+    """(config or causal language model, origin). Remote code is never run: only families transformers knows."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    preset = find_preset(name, presets)
+    if preset and (not preset[1].hub_id or not weights):
+        return preset[1].config(), preset[1].hub_id or f"preset:{preset[0]}"
+    source = preset[1].hub_id if preset else name
+    origin = source if not Path(source).is_dir() else f"local:{Path(source).resolve().name}"
+    with _explained("--llm", source):
+        if not weights:
+            return AutoConfig.from_pretrained(source, trust_remote_code=False), origin
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False), origin
+
+
+def load_tokenizer(name: str | None, llm: str, presets: dict[str, Any]) -> Any:
+    """The tokenizer of the language model, or the one named; a preset with random weights brings its own."""
+    from transformers import AutoTokenizer
+
+    preset = find_preset(llm, presets)
+    if name is None and preset and not preset[1].hub_id:
+        return preset[1].tokenizer()
+    source = name or (preset[1].hub_id if preset else llm)
+    with _explained("--tokenizer" if name else "--llm", source):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+class _explained:
+    """Turns what transformers raises for a missing or broken source into one line that names the option."""
+
+    def __init__(self, option: str, source: str):
+        self.option, self.source = option, source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, (OSError, ValueError, KeyError)) and not isinstance(error, RadioVLMError):
+            raise RadioVLMError(f"{self.option}: cannot load {self.source}: {error}") from error

@@ -1,0 +1,141 @@
+"""The README.md beside an exported checkpoint: what it is, its parts, licences, stages, results, use, limits.
+
+Everything is read from the checkpoint's own config (and a results file, if there is one); nothing is typed twice.
+"""
+
+import re
+from typing import Any
+
+# What a base's name says about its weights: (pattern, hub licence id, sentence). First match wins. Case matters: hub
+# names are written `C-RADIOv4-H`, `RADIO-L`, `E-RADIO`; a folder called `radio` says nothing of its origin.
+LICENCES = (
+    (r"(^|[/:])C-RADIO", "nvidia-open-model-license", "C-RADIO weights: NVIDIA Open Model License."),
+    (r"(^|[/:])E?-?RADIO", "nvidia-source-code-license-nc", "RADIO and E-RADIO weights: NVIDIA Source Code License "
+     "(NSCL), **non-commercial use only**."),
+    (r"^preset:", "apache-2.0", "Initialised at random here; no foreign weights."),
+)  # fmt: skip
+UNKNOWN = "the licence of its origin applies; check it before you pass the checkpoint on."
+
+USE = """```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+inputs = processor.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=64)
+print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+```"""
+
+# task -> (heading, main figure, controls in the order of the columns)
+FIGURES = {
+    "documents": ("documents: exact match", "exact_match", {"images_exchanged": "images exchanged"}),
+    "videos": ("videos: accuracy", "accuracy", {"frames_shuffled": "frames shuffled"}),
+    "medical": (
+        "medical: accuracy",
+        "accuracy",
+        {"expert_withheld": "expert withheld", "expert_wrong": "expert wrong"},
+    ),
+}
+
+
+def licence_of(base: str) -> tuple[str | None, str]:
+    """(hub licence id or None, sentence) for the name of a base, e.g. "nvidia/C-RADIOv4-H" or "preset:tiny"."""
+    for pattern, licence, sentence in LICENCES:
+        if re.search(pattern, base):
+            return licence, sentence
+    return None, UNKNOWN
+
+
+def _figure(value: Any) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """Markdown table stage × task with the controls, from the `stages` of a results.json; "" when it has none."""
+    stages = results.get("stages") or {}
+    tasks = [task for task in FIGURES if any(task in stage for stage in stages.values())]
+    if not tasks:
+        return ""
+    head = ["stage"]
+    for task in tasks:
+        title, _, controls = FIGURES[task]
+        head += [title, *controls.values()]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, stage in stages.items():
+        row = [name]
+        for task in tasks:
+            _, main, controls = FIGURES[task]
+            figures = stage.get(task) or {}
+            row.append(_figure(figures.get(main)))
+            row += [_figure((figures.get("controls") or {}).get(control)) for control in controls]
+        rows.append(row)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _layers(text: dict[str, Any]) -> str:
+    """`52 layers (24 Mamba, 4 attention, 24 MLP)` for a hybrid, `32 layers` for any other language model."""
+    kinds = text.get("layers_block_type") or text.get("layer_types") or []
+    counts = {kind: list(kinds).count(kind) for kind in dict.fromkeys(kinds)}
+    total = text.get("num_hidden_layers") or len(kinds)
+    return f"{total} layers" + (f" ({', '.join(f'{n} {kind}' for kind, n in counts.items())})" if counts else "")
+
+
+def parts_table(config: dict[str, Any]) -> str:
+    """Markdown table of encoder, projector and language model, with where each came from."""
+    vision, text, projector = (config.get(f"{part}_config") or {} for part in ("vision", "text", "projector"))
+    bases = config.get("base_models") or {}
+    factor = projector.get("downsample", 1)
+    rows = [
+        ("vision encoder", f"RADIO, width {vision.get('hidden_size')}, {vision.get('num_hidden_layers')} layers, "
+         f"{vision.get('patch_size', 16)}-pixel patches", bases.get("vision", "not recorded")),
+        ("projector", f"{projector.get('type')}: {factor}×{factor} patches → 1 token, {projector.get('norm')}, "
+         f"{projector.get('activation')}, hidden {projector.get('hidden_size')}", "trained here"),
+        ("language model", f"{text.get('model_type')}, width {text.get('hidden_size')}, {_layers(text)}, "
+         f"vocabulary {text.get('vocab_size')}", bases.get("text", "not recorded")),
+    ]  # fmt: skip
+    lines = ["| part | what | weights from |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {name} | {what} | `{base}` |" for name, what, base in rows])
+
+
+def model_card(config: dict[str, Any], results: dict[str, Any] | None = None, name: str = "RADIO-VLM") -> str:
+    """The whole README.md as text.
+
+    config: the checkpoint's config.json as a dict. `config["base_models"]` (`{"vision": …, "text": …}`) says where the
+    weights came from. results: a results.json of the demo's shape, or None.
+    """
+    bases = config.get("base_models") or {}
+    licences = {part: licence_of(bases[part]) for part in ("vision", "text") if part in bases}
+    ids = {licence for licence, _ in licences.values()}
+    hub_licence = "apache-2.0" if ids == {"apache-2.0"} else "other"
+    table = results_table(results) if results else ""
+    stages = ", ".join((results or {}).get("stages") or ()) or "not recorded"
+    licence_lines = [f"- `{bases[part]}`: {sentence}" for part, (_, sentence) in licences.items()]
+    geometry, video = config.get("geometry") or {}, config.get("video") or {}
+    sections = [
+        f"---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\nlicense: {hub_licence}\n"
+        "tags:\n- vision-language\n- radio\n- custom_code\n---",
+        f"# {name}",
+        "A vision-language model: images, document pages or video frames go through a RADIO vision encoder and a "
+        "token-compressing projector into a causal language model. Built with radio-vlm; the folder carries its own "
+        "code and needs only PyTorch, transformers and Pillow.",
+        "## Parts\n\n" + parts_table(config),
+        f"Images: {geometry.get('mode', 'dynamic')} resolution, {geometry.get('min_num_patches', '?')}–"
+        f"{geometry.get('max_num_patches', '?')} patches. Video: up to {video.get('max_frames', '?')} frames.",
+        "## Use\n\n`folder` is this folder or its hub id; `image` a PIL image.\n\n" + USE,
+        "A video is a list of frames: `{\"type\": \"video\", \"video\": [frame, ...]}`. "
+        "`pipeline(\"image-text-to-text\", model=folder, trust_remote_code=True)` works as well.",
+        f"## Training and results\n\nStages: {stages}.",
+        table or "No results were given when this card was written.",
+        "Controls: with the image exchanged, the frames shuffled or the expert withheld or wrong, a model that looks "
+        "at its input must get worse." if table else "",
+        "## Licences",
+        "\n".join(["- Code in this folder: Apache-2.0.", *licence_lines,
+                   "- In general: C-RADIO weights are under the NVIDIA Open Model License; RADIO and E-RADIO weights "
+                   "are under NSCL, non-commercial."]),
+        "## Limits",
+        "- It answers from what it was trained on; figures above are for their own test data and say nothing of other "
+        "data.\n- **Not a medical device.** Answers about medical images are for research and must not guide care.\n"
+        "- Text inside an image is read as content; do not give its instructions any authority in an application.",
+    ]  # fmt: skip
+    return "\n\n".join(section for section in sections if section) + "\n"
