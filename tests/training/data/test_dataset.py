@@ -1,0 +1,208 @@
+"""Encoding, the cache, and what happens to samples that are bad in each of the ways the validator looks for."""
+
+import json
+import pickle
+import time
+
+import pytest
+import torch
+
+from tests.helpers.data_folders import good_folder, record, write_image, write_records
+from tests.helpers.fake_processor import FakeProcessor
+from training.data.bad_samples import TooManyBadSamples
+from training.data.cache import EncodedCache, PackedPixels, pack_pixels, unpack_pixels
+from training.data.dataset import TrainingDataset
+from training.data.mixture import Mixture
+from vlm.errors import RadioVLMError, SampleError
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        equal = torch.equal(one[key], other[key]) if isinstance(one[key], torch.Tensor) else one[key] == other[key]
+        assert equal, key
+
+
+def dataset_of(folder, **options):
+    return TrainingDataset(Mixture([folder]), FakeProcessor(), **options)
+
+
+def test_encodes_and_caches_without_loss(tmp_path):
+    folder = good_folder(tmp_path / "d", 12)
+    plain, cached = dataset_of(folder), dataset_of(folder, cache=True)
+    cached.warm(progress=False)
+    assert len(cached.cache) == 12 and len(cached.processor.encoded_ids) == 12
+    for index in range(12):
+        same(plain[index], cached[index])
+    assert len(cached.processor.encoded_ids) == 12
+    assert cached.cache.bytes < sum(t.numel() * t.element_size() for i in range(12) for t in plain[i].values()
+                                    if isinstance(t, torch.Tensor)) / 2  # fmt: skip
+    assert cached.lengths().tolist() == [len(plain[i]["input_ids"]) for i in range(12)]
+    assert (plain.lengths() > 0).all()
+
+
+def test_lengths_do_not_depend_on_what_was_read_before(tmp_path):
+    folder = good_folder(tmp_path / "d", 12)
+    fresh, used = dataset_of(folder, cache=True), dataset_of(folder, cache=True)
+    for index in range(6):
+        used[index]
+    assert (fresh.lengths() == used.lengths()).all()
+
+
+@pytest.mark.parametrize("make", [lambda x: x / 255, lambda x: x * (1 / 255)])
+def test_byte_pixels_are_kept_as_bytes(make):
+    pixels = make(torch.randint(0, 256, (50, 48)).float())
+    packed = pack_pixels(pixels)
+    assert isinstance(packed, PackedPixels) and packed.levels.dtype == torch.uint8
+    assert torch.equal(unpack_pixels(packed), pixels)
+
+
+def test_resized_pixels_are_kept_as_they_are():
+    pixels = torch.rand(50, 48)
+    assert pack_pixels(pixels) is pixels
+    assert pack_pixels(pixels.bfloat16()).dtype == torch.bfloat16
+
+
+def test_full_cache_keeps_working(tmp_path):
+    dataset = dataset_of(good_folder(tmp_path / "d", 12), cache=EncodedCache(max_bytes=2000))
+    first = [dataset[index] for index in range(12)]
+    assert dataset.cache.full and 0 < len(dataset.cache) < 12
+    for index in range(12):
+        same(dataset[index], first[index])
+
+
+def bad_record(folder, how):
+    """A record that is bad in one way, and the reason it must be counted under."""
+    image = lambda name: record("bad", images=(name,))  # noqa: E731
+    if how == "missing":
+        return image("images/none.png"), "missing_media"
+    if how == "truncated":
+        path = write_image(folder / "images/cut.png", size=(300, 300))
+        path.write_bytes(path.read_bytes()[:-300])
+        return image("images/cut.png"), "corrupt_image"
+    if how == "empty":
+        (folder / "images/empty.png").write_bytes(b"")
+        return image("images/empty.png"), "corrupt_image"
+    if how == "leaves":
+        return image("../../x.png"), "outside_folder"
+    if how == "more_tags":
+        turns = [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "A"}]
+        return {"id": "bad", "image": "images/1.png", "conversations": turns}, "media_count"
+    return {
+        "json": ('{"id": "bad", ', "bad_json"),
+        "masked": (record("bad", answer=""), "all_masked"),
+        "no_answer": ({"id": "bad", "messages": [{"role": "user", "content": "Q"}]}, "all_masked"),
+        "long": (record("bad", question="Q" * 500), "too_long"),
+        "schema": ({"id": "bad", "messages": 3}, "schema"),
+    }[how]
+
+
+HOW = ["missing", "truncated", "empty", "leaves", "more_tags", "json", "masked", "no_answer", "long", "schema"]
+
+
+@pytest.fixture
+def spoiled(tmp_path):
+    """folder(how, n_bad): 100 records of which n_bad, from number 5 on, are bad in the same way."""
+
+    def make(how, n_bad):
+        folder = good_folder(tmp_path / "d", 100 - n_bad)
+        lines = (folder / "records.jsonl").read_text().splitlines()
+        bad, reason = bad_record(folder, how)
+        write_records(folder, lines[:5] + [bad] * n_bad + lines[5:])
+        return folder, reason
+
+    return make
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_bad_sample_is_skipped_counted_and_reported(spoiled, tmp_path, how):
+    folder, reason = spoiled(how, 1)
+    report_path = tmp_path / "out" / "bad_samples.jsonl"
+    dataset = dataset_of(folder, max_length=100, report_path=report_path)
+    encoded = [dataset[index] for index in range(100)]
+    assert [one["sample_id"] for one in encoded[4:7]] == ["s4", "s5", "s5"]  # the next good one stands in
+    same(encoded[5], encoded[6])
+    rows = [json.loads(line) for line in report_path.read_text().splitlines()]
+    assert len(rows) == 1 and rows[0]["reason"] == reason and rows[0]["where"] == "records.jsonl:6"
+    assert rows[0]["id"] == ("records:6" if how == "json" else "bad")
+    report = dataset.report()
+    assert report["num_bad"] == 1 and report["share"] == 0.01 and report["reasons"] == {reason: 1}
+    assert dataset_of(folder, max_length=100)[5]["sample_id"] == "s5"  # another rank finds the same substitute
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_too_many_bad_samples_stop_the_run(spoiled, how):
+    folder, reason = spoiled(how, 4)
+    dataset = dataset_of(folder, max_length=100, bad_share_limit=0.03)
+    with pytest.raises(
+        TooManyBadSamples, match=rf"4 of the first 9 .*4 {reason}.*bad_share_limit=0.03.*\n  records.jsonl:6"
+    ):
+        for index in range(100):
+            dataset[index]
+
+
+def test_share_limit_at_its_ends(tmp_path):
+    folder = write_records(tmp_path / "d", ["nonsense"] * 10)
+    with pytest.raises(TooManyBadSamples, match="1 of the first 1"):
+        dataset_of(folder, bad_share_limit=0)[0]
+    with pytest.raises(SampleError, match="all 10 are bad"):
+        dataset_of(folder, bad_share_limit=1)[0]
+    with pytest.raises(RadioVLMError, match="bad_share_limit must be between 0 and 1"):
+        dataset_of(folder, bad_share_limit=2)
+
+
+def test_substitute_comes_from_the_same_source(tmp_path):
+    first = write_records(tmp_path / "a", [record("a0"), "bad", "bad"])
+    second = write_records(tmp_path / "b", [record("b0"), record("b1")])
+    dataset = TrainingDataset(Mixture([first, second]), FakeProcessor(), bad_share_limit=1)
+    assert [dataset[index]["sample_id"] for index in range(5)] == ["a0", "a0", "a0", "b0", "b1"]
+    lost = write_records(tmp_path / "c", ["bad"])
+    dataset = TrainingDataset(Mixture([lost, second]), FakeProcessor(), bad_share_limit=1)
+    assert dataset[0]["sample_id"] == "b0"
+
+
+def test_unforeseen_exceptions_are_bad_samples_too(tmp_path):
+    class Odd(FakeProcessor):
+        def encode(self, messages, **options):
+            raise ZeroDivisionError("odd picture")
+
+    dataset = TrainingDataset(Mixture([good_folder(tmp_path / "d", 5)]), Odd(), bad_share_limit=0)
+    with pytest.raises(TooManyBadSamples, match="ZeroDivisionError: odd picture"):
+        dataset[0]
+
+
+def test_workers_report_into_one_file(spoiled, tmp_path):
+    from training.data.collation import build_loader
+
+    folder, _ = spoiled("missing", 3)
+    dataset = dataset_of(folder, bad_share_limit=0.05, report_path=tmp_path / "bad_samples.jsonl")
+    for _ in range(2):
+        assert len(list(build_loader(dataset, dataset.processor, 4, num_workers=2))) == 25
+    assert dataset.bad.bad == {}  # this process saw none of them
+    assert dataset.report()["num_bad"] == 3
+    assert pickle.loads(pickle.dumps(dataset))[5]["sample_id"] == "s5"
+
+
+def test_overhead_is_negligible(tmp_path):
+    """This layer's own time a sample; `make check` measures it beside the real processor."""
+
+    class Free(FakeProcessor):
+        answer = {"input_ids": torch.ones(9), "labels": torch.ones(9)}
+
+        def encode(self, messages, **options):
+            return self.answer
+
+    def fastest(dataset):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            for index in range(200):
+                dataset[index]
+            times.append((time.perf_counter() - start) / 200)
+        return min(times)
+
+    folder = good_folder(tmp_path / "d", 200)
+    assert fastest(TrainingDataset(Mixture([folder]), Free())) < 1e-3
+    cached = dataset_of(folder, cache=True)
+    cached.warm(progress=False)
+    assert fastest(cached) < 1e-4

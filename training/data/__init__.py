@@ -1,0 +1,1 @@
+"""Training data: sources -> Sample -> mixture -> dataset -> batches; the validator; synthetic corpora."""

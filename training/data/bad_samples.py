@@ -1,0 +1,92 @@
+"""What happens to samples that cannot be used: skipped, counted, written down with their ids, and too many of them stop
+the run.
+
+One line a bad sample goes to `bad_samples.jsonl`, appended by every rank and every worker process, so the file, not
+this object, is the whole account; `report` reads it back.
+"""
+
+import json
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+
+from vlm.errors import RadioVLMError, SampleError
+
+logger = logging.getLogger(__name__)
+SHARE_COUNTS_FROM = (
+    100  # before so many samples were seen, a share says nothing: one bad sample among the first three is not 33 %
+)
+SHOWN = 10
+
+
+class TooManyBadSamples(RadioVLMError):
+    """More than the allowed share of the samples is bad."""
+
+
+class BadSamples:
+    """Counts the bad among the samples of one process. `size`: number of samples in the set; `share_limit`: 0 stops at
+    the first.
+    """
+
+    def __init__(self, size: int, share_limit: float, path: str | Path | None = None):
+        if not 0 <= share_limit <= 1:
+            raise RadioVLMError(f"data.bad_share_limit must be between 0 and 1, this is {share_limit}")
+        self.size, self.share_limit = size, share_limit
+        self.path = Path(path) if path else None
+        self.seen = bytearray(size)
+        self.num_seen = 0
+        self.bad: dict[int, dict[str, str | None]] = {}
+
+    def good(self, index: int) -> None:
+        if not self.seen[index]:
+            self.seen[index] = 1
+            self.num_seen += 1
+
+    def add(self, index: int, error: SampleError, where: str) -> None:
+        """Counts sample `index` as bad (once). Raises TooManyBadSamples when the share is above the limit."""
+        if index in self.bad:
+            return
+        self.good(index)
+        row = {"id": error.sample_id, "where": where, "path": error.path, "reason": error.reason, "message": str(error)}
+        self.bad[index] = row
+        logger.warning("bad sample skipped: %s: %s", where, error)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            line = json.dumps(row, ensure_ascii=False) + "\n"
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(file, line.encode())  # one write: lines of several processes do not mix
+            finally:
+                os.close(file)
+        base = max(self.num_seen, min(self.size, SHARE_COUNTS_FROM))
+        if len(self.bad) > self.share_limit * base:
+            raise TooManyBadSamples(self._too_many())
+
+    def _too_many(self) -> str:
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in Counter(row["reason"] for row in self.bad.values()).most_common()
+        )
+        examples = "\n".join(f"  {row['where']}: {row['message']}" for row in list(self.bad.values())[:SHOWN])
+        return (
+            f"{len(self.bad)} of the first {self.num_seen} samples (of {self.size}) are bad ({reasons}), more than "
+            f"data.bad_share_limit={self.share_limit:g} allows:\n{examples}\n"
+            "`radio-vlm check-data` lists them all; mend the data, or raise the limit to train without them"
+        )
+
+    def report(self) -> dict:
+        """{"num_bad", "share" of the set, "reasons": {reason: count}, "ids", "path"} over all processes that share the
+        file.
+        """
+        rows = {(row["where"], row["id"]): row for row in self.bad.values()}
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                rows[(row["where"], row["id"])] = row
+        return {
+            "num_bad": len(rows),
+            "share": len(rows) / max(self.size, 1),
+            "reasons": dict(Counter(row["reason"] for row in rows.values())),
+            "ids": sorted(str(row["id"]) for row in rows.values()),
+            "path": str(self.path) if self.path is not None and rows else None,
+        }

@@ -1,0 +1,160 @@
+"""The torch Dataset of a training run: static index -> Sample -> `processor.encode`, with a cache and a policy for bad
+samples.
+
+A bad sample is replaced by the next good one of its source, found by index alone: every rank and every repetition of
+the run finds the same, and all ranks keep the same number of steps.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from training.data.bad_samples import BadSamples
+from training.data.cache import EncodedCache
+from training.data.mixture import Mixture
+from training.data.sample import Sample
+from vlm.errors import SampleError
+
+logger = logging.getLogger(__name__)
+IGNORED = -100
+CHARS_PER_TOKEN = 3.5  # only to sort samples of similar length together before they are encoded
+TOKENS_PER_MEDIUM = {"image": 256, "video": 1024}
+
+
+class TrainingDataset(Dataset):
+    """`dataset[i]`: the encoded sample of static index i (1-D tensors as `processor.encode` returns them, plus
+    "sample_id", "source").
+
+    samples: a Mixture or any sequence of Samples that has `order(epoch)` if it is to be shuffled.
+    max_length: longer samples are bad samples; nothing is ever cut.
+    bad_share_limit: share of bad samples above which TooManyBadSamples is raised.
+    cache: keep encoded samples in memory (for corpora that fit; use it with num_workers=0, or call `warm` before
+    workers start).
+    report_path: where bad samples are written down, one JSON object a line.
+    """
+
+    def __init__(
+        self,
+        samples: Mixture | Sequence[Sample],
+        processor: Any,
+        max_length: int | None = None,
+        bad_share_limit: float = 0.01,
+        cache: bool | EncodedCache = False,
+        report_path: str | Path | None = None,
+    ):
+        self.samples, self.processor, self.max_length = samples, processor, max_length
+        self.bad = BadSamples(len(samples), bad_share_limit, report_path)
+        self.cache = EncodedCache() if cache is True else (None if cache is False else cache)
+        self._lengths: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        for candidate in self._candidates(int(index)):
+            if candidate in self.bad.bad:
+                continue
+            if self.cache is not None and (encoded := self.cache.get(candidate)) is not None:
+                return encoded
+            try:
+                encoded = self.encode(candidate)
+            except SampleError as error:
+                self.bad.add(candidate, error, self._where(candidate))
+                continue
+            self.bad.good(candidate)
+            if self.cache is not None:
+                self.cache.put(candidate, encoded)
+            return encoded
+        raise SampleError(f"no sample of the training set can be used: all {len(self)} are bad", reason="no_samples")
+
+    def encode(self, index: int) -> dict[str, Any]:
+        """Reads and encodes one sample. Raises SampleError when it is bad, whatever way it is bad."""
+        sample = self.samples[index]
+        return encode_sample(sample, self.processor, self.max_length)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Static indices in visiting order, see Mixture.order; a plain sequence is visited as it stands."""
+        return self.samples.order(epoch) if hasattr(self.samples, "order") else np.arange(len(self))
+
+    def warm(self, progress: bool = True) -> None:
+        """Encodes everything once: fills the cache, meets every bad sample, and makes `lengths` exact."""
+        from tqdm import tqdm
+
+        rows = tqdm(range(len(self)), desc="encoding samples", disable=not progress)
+        self._lengths = np.array([len(self[index]["input_ids"]) for index in rows], dtype=np.int64)
+
+    def lengths(self) -> np.ndarray:
+        """Length of every sample for grouping, (N,): exact after `warm`, else estimated from the text and the number of
+        media.
+
+        Never from what the cache happens to hold: the batches of all ranks and of a resumed run must come out alike.
+        """
+        if self._lengths is None:
+            self._lengths = np.array([self._estimated_length(index) for index in range(len(self))], dtype=np.int64)
+        return self._lengths
+
+    def report(self) -> dict:
+        """The account of bad samples over all processes, see BadSamples.report."""
+        return self.bad.report()
+
+    def _candidates(self, index: int):
+        """The sample itself, then its neighbours in its own source, then everything after it."""
+        size = len(self)
+        first, last = 0, size
+        if hasattr(self.samples, "locate"):
+            source, row = self.samples.locate(index)
+            first, last = index - row, index - row + self.samples.sizes[source]
+        yield index
+        yield from range(index + 1, last)
+        yield from range(first, index)
+        yield from ((last + step) % size for step in range(size - (last - first)))
+
+    def _where(self, index: int) -> str:
+        return self.samples.where(index) if hasattr(self.samples, "where") else f"sample {index}"
+
+    def _estimated_length(self, index: int) -> int:
+        try:
+            return estimated_length(self.samples[index])
+        except SampleError:
+            return 0
+
+
+def encode_sample(sample: Sample, processor: Any, max_length: int | None = None) -> dict[str, Any]:
+    """Sample -> `processor.encode` output plus "sample_id" and "source".
+
+    Raises SampleError for everything that is wrong with the data: media that are missing or broken, too long, nothing
+    to learn. An unforeseen exception becomes a SampleError too (reason "unexpected"): one odd file must not end a run
+    after hours, and the share limit ends it soon enough when the fault is not the file's.
+    """
+    try:
+        encoded = processor.encode(sample.resolved_messages(), max_length=max_length, sample_id=sample.id)
+    except SampleError as error:
+        if error.sample_id is None:
+            error.sample_id = sample.id
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.debug("unexpected error in sample %s", sample.id, exc_info=True)
+        raise sample.error(f"{type(error).__name__}: {error}", "unexpected") from error
+    if not bool((encoded["labels"] != IGNORED).any()):
+        raise sample.error(
+            "nothing to learn: every label is masked (is there an assistant turn with text?)", "all_masked"
+        )
+    return {**encoded, "sample_id": sample.id, "source": sample.source}
+
+
+def estimated_length(sample: Sample) -> int:
+    """Tokens, roughly, without tokenizing or opening a file."""
+    text = sum(
+        len(item["text"]) for message in sample.messages for item in message["content"] if item["type"] == "text"
+    )
+    return (
+        int(text / CHARS_PER_TOKEN)
+        + sum(TOKENS_PER_MEDIUM[kind] for kind, _ in sample.media())
+        + 4 * len(sample.messages)
+    )

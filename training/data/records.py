@@ -1,0 +1,231 @@
+"""One record of a data file -> Sample: the shapes in which people write conversations, told apart by their keys.
+
+A file format (sources/) knows where records stand; this file knows what a record means. Shapes read:
+- messages:       {"messages": [{"role", "content": str or items}], "images"?: [...], "videos"?: [...]}
+- LLaVA:          {"conversations": [{"from": "human"|"gpt", "value": "<image>\nWhat ...?"}],
+  "image"|"images"|"video"|"videos"}
+- pairs:          {"texts": [{"user", "assistant"}], "images": [...]}  (the Cauldron, FineVision)
+- question:       {"question", "answers" or "answer", "options"?, "image"|"video"|...}  (VQA style label files)
+- caption:        {"text" or "caption", "image" or "file_name"}  (image folders with metadata.jsonl)
+
+In LLaVA style text (and in plain-string messages of a record that lists its media) `<image>` and `<video>` in user
+turns stand for the record's media, in order, and their numbers must agree. Everywhere else, and in typed items always,
+they are just text.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from training.data.sample import MEDIA_TYPES, Sample
+from vlm.errors import SampleError
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+MEDIA_KEYS = {"image": ("image", "images", "file_name"), "video": ("video", "videos")}
+TAG = re.compile(r"\n?<(image|video)>\n?")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class RecordError(Exception):
+    """What is wrong with a record, as (message, reason code); `parse_record` adds the place."""
+
+
+def parse_record(record: Any, *, default_id: str, source: str, base_dir: Path | None, origin: str) -> Sample:
+    """A decoded record -> Sample. Raises SampleError(reason="schema" or "media_count") naming `origin` and the id."""
+    sample_id = default_id
+    try:
+        if not isinstance(record, dict):
+            raise RecordError(f"a record is an object with keys, this is {type(record).__name__}", "schema")
+        record = {key: value for key, value in record.items() if value is not None}
+        if isinstance(record.get("id"), (str, int)) and str(record["id"]):
+            sample_id = str(record["id"])
+        meta = record.get("meta", {})
+        if not isinstance(meta, dict):
+            raise RecordError("'meta' must be an object", "schema")
+        messages, used = _messages(record)
+        rest = {key: value for key, value in record.items() if key not in used | {"id", "source", "meta"}}
+        return Sample(
+            sample_id, str(record.get("source") or source), messages, {**rest, **meta}, base_dir=base_dir, origin=origin
+        )
+    except RecordError as error:
+        message, reason = error.args
+        raise SampleError(message, sample_id, origin, reason) from None
+
+
+def _messages(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
+    """The conversation and the keys that it used up."""
+    media, media_keys = _media(record)
+    if "messages" in record:
+        return _from_messages(record["messages"], media), {"messages"} | media_keys
+    if "conversations" in record:
+        turns = [
+            {"role": _get(turn, "from", "role"), "content": _get(turn, "value", "content")}
+            for turn in _list(record["conversations"], "conversations")
+        ]
+        return _from_messages(turns, media, always_tags=True), {"conversations"} | media_keys
+    if "texts" in record:
+        return _with_leading_media(_from_pairs(record["texts"]), media), {"texts"} | media_keys
+    if "question" in record and ("answers" in record or "answer" in record):
+        # The gold answers stay in `meta` as well: evaluation reads them there.
+        return _with_leading_media(_from_question(record), media), {"question", "options"} | media_keys
+    for key in ("text", "caption"):
+        if key in record and media:
+            turns = [_turn("user", []), _turn("assistant", [_text(record[key])])]
+            return _with_leading_media(turns, media), {key} | media_keys
+    raise RecordError(
+        "no conversation found: expected 'messages', 'conversations', 'texts', 'question' with 'answers', or 'text' "
+        f"with an image; the keys are {sorted(record)}",
+        "schema",
+    )
+
+
+def _media(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
+    """Media listed beside the conversation, as content items, and the keys they came from."""
+    items, used = [], set()
+    for kind, keys in MEDIA_KEYS.items():
+        for key in keys:
+            if key in record:
+                used.add(key)
+                value = record[key]
+                items += [{"type": kind, kind: one} for one in (value if isinstance(value, list) else [value])]
+    return items, used
+
+
+def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = False) -> list[dict[str, Any]]:
+    turns = _list(turns, "messages")
+    if not turns:
+        raise RecordError("the conversation is empty", "schema")
+    tagged = always_tags or bool(media)
+    messages = []
+    for turn in turns:
+        role = ROLES.get(_get(turn, "role"))
+        if role is None:
+            raise RecordError(f"unknown role {turn['role']!r}, known: {', '.join(sorted(ROLES))}", "schema")
+        content = _get(turn, "content")
+        if isinstance(content, str):
+            items = _split_tags(content) if tagged and role == "user" else [_text(content)]
+        else:
+            items = [_item(item) for item in _list(content, "content")]
+        messages.append({**{k: v for k, v in turn.items() if v is not None}, **_turn(role, items)})
+    _fill(messages, media)
+    return messages
+
+
+def _from_pairs(texts: Any) -> list[dict[str, Any]]:
+    messages = []
+    for pair in _list(texts, "texts"):
+        messages.append(_turn("user", [_text(_get(pair, "user"))]))
+        messages.append(_turn("assistant", [_text(_get(pair, "assistant"))]))
+    if not messages:
+        raise RecordError("'texts' is empty", "schema")
+    return messages
+
+
+def _from_question(record: dict[str, Any]) -> list[dict[str, Any]]:
+    question = _get(record, "question")
+    options = record.get("options")
+    if options:
+        question = "\n".join([str(question), *(f"{letter}. {text}" for letter, text in zip(LETTERS, options))])
+    answers = record["answer"] if options and "answer" in record else record.get("answers", record.get("answer"))
+    answer = answers[0] if isinstance(answers, list) and answers else answers
+    if answer in (None, []):
+        raise RecordError("'answers' is empty", "schema")
+    return [_turn("user", [_text(str(question))]), _turn("assistant", [_text(str(answer))])]
+
+
+def _with_leading_media(messages: list[dict[str, Any]], media: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Formats without placeholders: all media stand before the first question."""
+    messages[0]["content"][:0] = [_item(item) for item in media]
+    return messages
+
+
+def _split_tags(text: str) -> list[dict[str, Any]]:
+    """Text with `<image>`/`<video>` tags -> items; media still unknown. A line break beside a tag only separated it."""
+    items: list[dict[str, Any]] = []
+    end = 0
+    for match in TAG.finditer(text):
+        if match.start() > end:
+            items.append(_text(text[end : match.start()]))
+        items.append({"type": match[1]})
+        end = match.end()
+    if end < len(text) or not items:
+        items.append(_text(text[end:]))
+    return items
+
+
+def _fill(messages: list[dict[str, Any]], media: list[dict[str, Any]]) -> None:
+    """Gives every placeholder its medium in place. Raises RecordError("media_count") when the numbers differ."""
+    holes = [
+        item for message in messages for item in message["content"] if item["type"] in MEDIA_TYPES and len(item) == 1
+    ]
+    counts = {kind: sum(item["type"] == kind for item in media) for kind in MEDIA_TYPES}
+    tags = {kind: sum(item["type"] == kind for item in holes) for kind in MEDIA_TYPES}
+    if tags["image"] == counts["video"] and not tags["video"] and not counts["image"]:
+        for hole in holes:  # LLaVA-Video writes `<image>` for its videos
+            hole["type"] = "video"
+    elif tags != counts:
+        kind = next(kind for kind in MEDIA_TYPES if tags[kind] != counts[kind])
+        raise RecordError(
+            f"number of <{kind}> tags: {tags[kind]}, of {kind}s: {counts[kind]}; they must be equal",
+            "media_count",
+        )
+    queues = {kind: [item[kind] for item in media if item["type"] == kind] for kind in MEDIA_TYPES}
+    for hole in holes:
+        hole[hole["type"]] = queues[hole["type"]].pop(0)
+    for message in messages:
+        message["content"] = [_item(item) for item in message["content"]]
+
+
+def _item(item: Any) -> dict[str, Any]:
+    """One content item, checked; null keys (Arrow fills them in) dropped."""
+    if isinstance(item, str):
+        return _text(item)
+    if not isinstance(item, dict):
+        raise RecordError(f"a content item is an object with 'type', this is {type(item).__name__}", "schema")
+    item = {key: value for key, value in item.items() if value is not None}
+    kind = item.get("type")
+    if kind == "text":
+        return {**item, **_text(item.get("text"))}
+    if kind not in MEDIA_TYPES:
+        raise RecordError(f"unknown content type {kind!r}, known: text, image, video", "schema")
+    for key in ("path", "url"):  # as transformers' own chat format spells it
+        if kind not in item and key in item:
+            item[kind] = item.pop(key)
+    value = item.get(kind)
+    if isinstance(value, (bool, int, float)) or value == "":
+        raise RecordError(f"{kind!r} must be a path or a picture, this is {value!r}", "schema")
+    return item
+
+
+def _text(value: Any) -> dict[str, Any]:
+    if not isinstance(value, str):
+        raise RecordError(f"text must be a string, this is {type(value).__name__}", "schema")
+    return {"type": "text", "text": value}
+
+
+def _turn(role: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _get(turn: Any, *keys: str) -> Any:
+    if not isinstance(turn, dict):
+        raise RecordError(f"a turn is an object, this is {type(turn).__name__}", "schema")
+    for key in keys:
+        if turn.get(key) is not None:
+            return turn[key]
+    raise RecordError(f"a turn lacks {' / '.join(map(repr, keys))}; it has {sorted(turn)}", "schema")
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RecordError(f"'{name}' must be a list, this is {type(value).__name__}", "schema")
+    return value

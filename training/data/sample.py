@@ -1,0 +1,104 @@
+"""One training sample, whatever file it came from: a conversation whose turns hold text, images and videos.
+
+Every source yields `Sample`s and everything after it (mixture, dataset, validator) knows nothing else, so a new file
+format touches one file. A sample remembers where it stood (`records.jsonl:12`), so that every later error can say so.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlm.errors import SampleError
+
+MEDIA_TYPES = ("image", "video")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`messages`: [{"role", "content": [{"type": "text"|"image"|"video", ...}]}], media as written in the file.
+
+    id: unique within its source; source: the source's name (losses are reported by it); meta: everything else of the
+    record (gold answers, task, licence); base_dir: the folder that media paths are relative to and may not leave;
+    origin: "file:line", for error messages.
+    """
+
+    id: str
+    source: str
+    messages: list[dict[str, Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+    base_dir: Path | None = None
+    origin: str = ""
+
+    def media(self) -> Iterator[tuple[str, Any]]:
+        """("image" or "video", path as written or an object in memory), in the order of the conversation."""
+        for message in self.messages:
+            for item in message["content"]:
+                if item["type"] in MEDIA_TYPES:
+                    yield item["type"], item[item["type"]]
+
+    def resolved_messages(self) -> list[dict[str, Any]]:
+        """The messages with absolute media paths, as `processor.encode` takes them.
+
+        Raises SampleError when a path leaves `base_dir` or names no file.
+        """
+        return [
+            {**message, "content": [self._resolved(item) for item in message["content"]]} for message in self.messages
+        ]
+
+    def resolve(self, reference: Any) -> Any:
+        """A media path as written -> absolute path below `base_dir`; objects in memory are returned as they are."""
+        if not isinstance(reference, (str, os.PathLike)):
+            return reference
+        try:
+            return resolve_media(os.fspath(reference), self.base_dir)
+        except SampleError as error:
+            raise self.error(error.message, error.reason, path=reference) from None
+
+    def error(self, message: str, reason: str, path: Any = None) -> SampleError:
+        """A SampleError that says where this sample stands. `reason` is a short code that reports count by."""
+        place = self.origin or self.source
+        return SampleError(f"{place}: {message}" if path else message, self.id, path or place, reason)
+
+    def has_answer(self) -> bool:
+        """Whether an assistant turn holds any text, i.e. whether there is anything to learn."""
+        return any(
+            item["type"] == "text" and item["text"].strip()
+            for message in self.messages
+            if message["role"] == "assistant"
+            for item in message["content"]
+        )
+
+    def _resolved(self, item: dict[str, Any]) -> dict[str, Any]:
+        kind = item["type"]
+        return {**item, kind: self.resolve(item[kind])} if kind in MEDIA_TYPES else item
+
+
+def resolve_media(reference: str, root: Path | None) -> str:
+    """A media reference of a data file -> absolute path of an existing file below `root`.
+
+    Links are followed before the check: neither `..`, an absolute path nor a symbolic link may lead out of the data
+    folder, because data files come from strangers and what they name ends up in a model and its reports. Raises
+    SampleError with reason "remote_media", "outside_folder" or "missing_media".
+    """
+    if "://" in reference or reference.startswith("data:"):
+        raise SampleError(
+            f"{reference[:80]!r} is not a file: download it into the data folder first", reason="remote_media"
+        )
+    if root is None:
+        raise SampleError(
+            f"{reference!r} has no data folder to be relative to: set media_root", reason="outside_folder"
+        )
+    if "\0" in reference or not reference.strip():
+        raise SampleError(f"{reference!r} is no path", reason="missing_media")
+    folder = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(folder, reference))
+    if path != folder and not path.startswith(folder.rstrip(os.sep) + os.sep):
+        raise SampleError(
+            f"media path {reference!r} leaves the data folder {folder}; media_root names another folder",
+            reason="outside_folder",
+        )
+    if not os.path.isfile(path):
+        raise SampleError(f"media file {reference!r} does not exist in {folder}", reason="missing_media")
+    return path
