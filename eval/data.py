@@ -1,0 +1,264 @@
+"""Reads the questions of an evaluation: a dataset folder, a JSONL file or a LLaVA JSON, as `Sample`s.
+
+Training has its own, larger reader; the two share only the files. A record that cannot be read does not stop an
+evaluation: it becomes a `Sample` whose `problem` says what is wrong, and is later counted, named and scored as wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+MEDIA_KINDS = ("image", "video")
+_TAG = re.compile(r"(<image>|<video>)")
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record: a conversation whose last assistant turn is the gold answer, with media paths made absolute."""
+
+    id: str
+    source: str
+    messages: list[dict[str, Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+    base_dir: Path = Path(".")
+    problem: str | None = None
+
+    @property
+    def prompt(self) -> list[dict[str, Any]]:
+        """The messages before the last assistant turn, ready to be answered."""
+        messages = self.messages
+        return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+
+    @property
+    def question(self) -> str:
+        """The text of the last user turn."""
+        for message in reversed(self.messages):
+            if message["role"] == "user":
+                return text_of(message)
+        return ""
+
+    @property
+    def answers(self) -> list[str]:
+        """`meta.answers`, or else the words of the last assistant turn. Numbers in real answer columns become text."""
+        answers = self.meta.get("answers")
+        if answers is None:
+            last = self.messages[-1] if self.messages else None
+            answers = [text_of(last)] if last and last["role"] == "assistant" else []
+        answers = answers if isinstance(answers, list) else [answers]
+        return [str(answer) for answer in answers]
+
+    @property
+    def kind(self) -> str:
+        return str(self.meta.get("kind", "all"))
+
+    @property
+    def group(self) -> str:
+        """What questions about the same image or video share: `meta.group`, or else the media themselves."""
+        return str(self.meta.get("group") or "|".join(self.media) or self.id)
+
+    @property
+    def media(self) -> list[str]:
+        """Paths of the images and videos of the prompt, in order."""
+        return [str(item[item["type"]]) for item in media_items(self.prompt)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples and what the folder says of itself (`name`, `task`, `split`, `seed`, `n`)."""
+
+    path: Path
+    file: Path
+    info: dict[str, Any]
+    samples: list[Sample]
+
+    @property
+    def name(self) -> str:
+        return str(self.info.get("name") or self.path.stem)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """The text items of one message, joined."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(i["text"] for i in content if i["type"] == "text").strip()
+
+
+def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The image and video items of a conversation, in order."""
+    return [
+        item
+        for message in messages
+        if not isinstance(message["content"], str)
+        for item in message["content"]
+        if item["type"] in MEDIA_KINDS
+    ]
+
+
+def read_dataset(path: str | Path, media_dir: str | Path | None = None) -> Dataset:
+    """Opens a dataset folder (`records.jsonl` or one JSON/JSONL file in it), a `.jsonl` or a LLaVA `.json`.
+
+    Media paths are relative to `media_dir`, by default the folder of the file.
+    Raises FileNotFoundError when there is nothing to read, ValueError when a `.json` file is not a list.
+    """
+    path = Path(path)
+    info_file = path / "dataset.json"
+    info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
+    records = _records_file(path) if path.is_dir() else path
+    if not records.is_file():
+        raise FileNotFoundError(f"{path}: no such dataset; expected a folder with records.jsonl, a .jsonl or a .json")
+    base_dir = Path(media_dir) if media_dir else records.parent
+    samples = [_sample(record, label, base_dir, info) for label, record in _rows(records)]
+    return Dataset(path=path, file=records, info=info, samples=samples)
+
+
+def single_questions(sample: Sample) -> list[Sample]:
+    """A record of several questions about the same media as one sample per question (LLaVA records, mostly).
+
+    Every question keeps the system turn and the media of the whole record, and none of the earlier answers: they are
+    gold text, and showing them would let the model copy.
+    """
+    pairs = [
+        (asked, answered)
+        for asked, answered in zip(sample.messages, sample.messages[1:])
+        if (asked["role"], answered["role"]) == ("user", "assistant")
+    ]
+    if sample.problem or "answers" in sample.meta or len(pairs) < 2:
+        return [sample]
+    system = [message for message in sample.messages if message["role"] == "system"]
+    media = media_items(sample.messages)
+    return [
+        replace(
+            sample,
+            id=f"{sample.id}#{number}",
+            messages=[
+                *system,
+                {"role": "user", "content": [*media, {"type": "text", "text": text_of(asked)}]},
+                answered,
+            ],
+            meta={"group": sample.group, **sample.meta},
+        )
+        for number, (asked, answered) in enumerate(pairs)
+    ]
+
+
+def _records_file(folder: Path) -> Path:
+    usual = folder / "records.jsonl"
+    if usual.is_file():
+        return usual
+    files = sorted(f for f in folder.glob("*.json*") if f.suffix in (".json", ".jsonl") and f.name != "dataset.json")
+    if len(files) > 1:
+        names = ", ".join(f.name for f in files)
+        raise FileNotFoundError(f"{folder}: no records.jsonl and several candidates ({names}); name one of them")
+    return files[0] if files else usual
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """(label for messages, record) pairs; a line that is not JSON gives the error text in place of the record."""
+    if file.suffix == ".json":
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ValueError(f"{file}: a LLaVA JSON file holds a list of records, found {type(rows).__name__}")
+        yield from ((f"{file.name}[{number}]", row) for number, row in enumerate(rows))
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{file.name}:{number}", json.loads(line)
+                except json.JSONDecodeError as error:
+                    yield f"{file.name}:{number}", f"not JSON: {error}"
+
+
+def _sample(record: Any, label: str, base_dir: Path, info: dict[str, Any]) -> Sample:
+    source = str(info.get("name") or base_dir.name)
+    if not isinstance(record, dict):
+        return Sample(label, source, [], problem=record if isinstance(record, str) else "not a JSON object")
+    sample_id = str(record.get("id", label))
+    source = str(record.get("source", source))
+    meta = dict(record.get("meta") or {})
+    try:
+        turns = record.get("messages") or record.get("conversations")
+        if turns:
+            media = _media_lists(record)
+            plain = "conversations" in record or (any(media.values()) and isinstance(turns[0].get("content"), str))
+            messages = _from_turns(turns, media) if plain else turns
+        elif "question" in record:
+            messages, answers = _from_question(record)
+            meta = {"answers": answers, **meta, **{k: record[k] for k in ("kind", "metric") if k in record}}
+        else:
+            raise ValueError("no messages, conversations or question in the record")
+        messages = [_with_absolute_media(message, base_dir) for message in messages]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+        return Sample(sample_id, source, [], meta, base_dir, problem=reason)
+    return Sample(sample_id, source, messages, meta, base_dir)
+
+
+def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
+    lists = {}
+    for kind in MEDIA_KINDS:
+        value = record.get(f"{kind}s") or record.get(kind) or []
+        lists[kind] = list(value) if isinstance(value, list) else [value]
+    return lists
+
+
+def _from_question(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """`{"image": …, "question": …, "options"?: […], "answer(s)": …}`, the shape of most benchmark files."""
+    options = record.get("options") or []
+    answers = record.get("answer", record.get("answers")) if options else record.get("answers", record.get("answer"))
+    if answers is None:
+        raise ValueError("no answer or answers in the record")
+    answers = answers if isinstance(answers, list) else [answers]
+    question = "\n".join([str(record["question"]), *(f"{letter}. {text}" for letter, text in zip(_LETTERS, options))])
+    items = [{"type": kind, kind: path} for kind, paths in _media_lists(record).items() for path in paths]
+    return [{"role": "user", "content": [*items, {"type": "text", "text": question}]}], answers
+
+
+def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Turns of plain text: each `<image>`/`<video>` tag of a user turn takes the next file of that kind.
+
+    Raises ValueError when tags and files differ in number, or for an unknown speaker.
+    """
+    speakers = [turn.get("from") or turn.get("role") for turn in turns]
+    for speaker in speakers:
+        if speaker not in _ROLES:
+            raise ValueError(f"unknown speaker {speaker!r}; known: {', '.join(sorted(_ROLES))}")
+    texts = [turn["value"] if "value" in turn else turn["content"] for turn in turns]
+    asked = "".join(text for text, speaker in zip(texts, speakers) if _ROLES[speaker] == "user")
+    for kind, paths in media.items():
+        if asked.count(f"<{kind}>") != len(paths):
+            raise ValueError(f"{asked.count(f'<{kind}>')} <{kind}> tags but {len(paths)} {kind} files")
+    left = {kind: list(paths) for kind, paths in media.items()}
+    messages = []
+    for text, speaker in zip(texts, speakers):
+        role = _ROLES[speaker]
+        content: list[dict[str, Any]] = []
+        for piece in _TAG.split(text) if role == "user" else [text]:
+            if role == "user" and _TAG.fullmatch(piece):
+                content.append({"type": piece[1:-1], piece[1:-1]: left[piece[1:-1]].pop(0)})
+            elif piece.strip():
+                content.append({"type": "text", "text": piece.strip()})
+        messages.append({"role": role, "content": content})
+    return messages
+
+
+def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, Any]:
+    """Paths become absolute; one that leaves the data folder is refused (a record must not read the user's disk)."""
+    if isinstance(message["content"], str):
+        return {**message, "content": [{"type": "text", "text": message["content"]}]}
+    content = []
+    for item in message["content"]:
+        kind = item["type"]
+        if kind in MEDIA_KINDS:
+            path = (base_dir / str(item[kind])).resolve()
+            if not path.is_relative_to(base_dir.resolve()):
+                raise ValueError(f"{item[kind]}: path leaves the data folder {base_dir}")
+            item = {**item, kind: str(path)}
+        content.append(item)
+    return {**message, "content": content}

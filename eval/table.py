@@ -1,0 +1,122 @@
+"""The stage × task table: gathers the results files of a run and lays the figures out for a terminal.
+
+`collect` reads `<run>/eval/stageN*.json`, one or several files a stage; `render_table`, `render_figures` return text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eval.results import write_json
+
+_STAGE_FILE = re.compile(r"(stage\d+)\b.*\.json$")
+_NAMES = {
+    "exact_match": "exact match",
+    "anls": "ANLS",
+    "images_exchanged": "images exchanged",
+    "frames_shuffled": "frames shuffled",
+    "expert_withheld": "expert withheld",
+    "expert_wrong": "expert wrong",
+    "trigger_precision": "trigger precision",
+    "trigger_recall": "trigger recall",
+}
+_NOT_FIGURES = ("n", "failed", "questions", "kinds", "controls")
+
+
+def stage_files(run_dir: str | Path) -> dict[str, list[Path]]:
+    """Results files of a run by stage name, stages in order; the untrained model's stage0 too if it was evaluated."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((Path(run_dir) / "eval").glob("stage*.json")):
+        match = _STAGE_FILE.match(path.name)
+        if match:
+            found.setdefault(match[1], []).append(path)
+    return dict(sorted(found.items(), key=lambda pair: int(pair[0][5:])))
+
+
+def collect(run_dir: str | Path) -> dict[str, Any]:
+    """`{"stages": {"stage1": {task: figures, …}, …}}` of a run; callers add wall seconds, checkpoint and report."""
+    stages: dict[str, Any] = {}
+    for stage, files in stage_files(run_dir).items():
+        stages[stage] = {}
+        for file in files:
+            stages[stage] |= json.loads(file.read_text(encoding="utf-8"))["tasks"]
+    return {"stages": stages}
+
+
+def write_results(results: dict[str, Any], path: str | Path) -> None:
+    """Writes `results.json` of a run."""
+    write_json(results, path)
+
+
+def label(name: str) -> str:
+    """`exact_match` → `exact match`."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def lines_of(figures: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
+    """(row label, "figure" | "control" | "kind" | "kind control", value) of one task, in the order of the table."""
+    for name, value in figures.items():
+        if name not in _NOT_FIGURES and (value is None or isinstance(value, (int, float))):
+            yield label(name), "figure", value
+    for name, value in figures.get("controls", {}).items():
+        yield label(name), "control", value
+    for kind, of_kind in figures.get("kinds", {}).items():
+        for place, (name, value) in enumerate((k, v) for k, v in of_kind.items() if k != "n"):
+            yield (kind, "kind", value) if place == 0 else (label(name), "kind control", value)
+
+
+def render_table(results: dict[str, Any]) -> str:
+    """The table of all stages: rows are tasks with their controls, columns are stages."""
+    stages = results.get("stages", {})
+    tasks: dict[str, dict[str, Any]] = {}
+    for figures in stages.values():
+        for task, of_task in figures.items():
+            tasks[task] = of_task
+    if not tasks:
+        return "no results yet"
+    rows: list[tuple[str, list[str]]] = []
+    for task, newest in tasks.items():
+        rows.append((f"{task} ({newest.get('n', '?')} questions)", [""] * len(stages)))
+        values = [list(lines_of(figures.get(task, {}))) for figures in stages.values()]
+        kind_now = ""
+        for name, role, _ in lines_of(newest):
+            kind_now = name if role == "kind" else kind_now
+            cells = [_cell(_find(column, name, role, kind_now)) for column in values]
+            rows.append((f"  {_INDENT[role]}{name}", cells))
+    return _aligned(["", *(stage.replace("stage", "stage ") for stage in stages)], rows)
+
+
+def render_figures(tasks: dict[str, Any]) -> str:
+    """The same table for the one model of a results file."""
+    return render_table({"stages": {"score": tasks}})
+
+
+_INDENT = {"figure": "", "control": "– ", "kind": "· ", "kind control": "  – "}
+
+
+def _find(column: list[tuple[str, str, float | None]], name: str, role: str, kind: str) -> float | None:
+    """The value of one row in one stage; a kind's control is looked for below that kind."""
+    kind_now = ""
+    for row_name, row_role, value in column:
+        kind_now = row_name if row_role == "kind" else kind_now
+        if (row_name, row_role) == (name, role) and (role != "kind control" or kind_now == kind):
+            return value
+    return None
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _aligned(header: list[str], rows: list[tuple[str, list[str]]]) -> str:
+    first = max(len(name) for name, _ in rows)
+    widths = [max(len(title), 7) for title in header[1:]]
+    lines = [" " * first + "".join(f"  {title:>{w}}" for title, w in zip(header[1:], widths))]
+    lines.append("─" * len(lines[0]))
+    for name, cells in rows:
+        lines.append(f"{name:<{first}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths)))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,31 @@
+"""Questions on the embedded videos of moving shapes: direction of motion, order of appearance, number of shapes.
+
+The headline is the direction of motion, which no single frame shows; the control shuffles the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.controls import FRAMES_SHUFFLED
+from eval.tasks.base import Row, Task
+from eval.tasks.registry import register_task
+
+HEADLINE_KIND = "direction"
+
+
+@register_task
+class SyntheticVideos(Task):
+    name = "synthetic_videos"
+    key = "videos"
+    metrics = ("accuracy",)
+    max_new_tokens = 8
+    controls = (FRAMES_SHUFFLED,)
+
+    def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """As usual, but headline, `n` and controls count the direction questions (all, where there are none)."""
+        figures = super().figures(rows)
+        headline = [row for row in rows if row["kind"] == HEADLINE_KIND] or rows
+        of_headline = super().figures(headline)
+        return {**of_headline, "kinds": figures["kinds"], "questions": figures["n"], "failed": figures["failed"]}
