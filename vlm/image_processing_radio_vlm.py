@@ -1,0 +1,174 @@
+"""Pixels for RADIO: any image or clip becomes packed patches in [0, 1] on the grid that `vlm.geometry` plans.
+
+Plain torch and Pillow, so a checkpoint opens without torchvision. Normalisation is RADIO's own (its input conditioner
+inside the model); doing it here too would apply it twice.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.processing_utils import ImagesKwargs
+
+from vlm.geometry import DEFAULT_GEOMETRY, check_geometry, plan_frame, plan_image
+from vlm.self_contained import SelfContainedMixin
+
+# Above this many pixels the resize runs one channel at a time: a 178 megapixel scan in float32 is 2 GB at once.
+_PER_CHANNEL_ABOVE = 16_000_000
+
+
+class RadioVLMImageProcessorKwargs(ImagesKwargs, total=False):
+    """`geometry` (see `vlm.geometry`) and `clamp`: whether bicubic overshoot is cut back to [0, 1]."""
+
+    geometry: dict
+    clamp: bool
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An upright 8-bit RGB copy of any PIL image.
+
+    EXIF orientation is applied; transparency is laid on white (as a page is); 16-bit greys keep their full scale
+    (65535 -> 255) and float greys are stretched from their minimum to their maximum.
+    """
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image).astype(np.float64)
+        if image.mode == "F" or grey.max(initial=0) > 65535 or grey.min(initial=0) < 0:
+            grey = np.nan_to_num(grey)
+            low, high = grey.min(initial=0), grey.max(initial=0)
+            grey = (grey - low) / (high - low or 1.0) * 255
+        elif image.mode.startswith("I;16") or grey.max(initial=0) > 255:
+            grey = grey / 257
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(page, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_tensor(image) -> torch.Tensor:
+    """PIL image, array or tensor -> (3, H, W): uint8, or float32 in [0, 255] when the input was float in [0, 1].
+
+    Arrays and tensors may be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels (the fourth is dropped).
+    """
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+    pixels = torch.as_tensor(image)
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim != 3:
+        raise ValueError(f"an image has 2 or 3 dimensions, not the shape {tuple(pixels.shape)}")
+    if pixels.shape[0] not in (1, 3, 4) and pixels.shape[-1] in (1, 3, 4):
+        pixels = pixels.permute(2, 0, 1)
+    if pixels.shape[0] not in (1, 3, 4):
+        raise ValueError(f"an image has 1, 3 or 4 channels; the shape is {tuple(pixels.shape)}")
+    pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels.expand(3, -1, -1)
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if pixels.is_floating_point():
+        return pixels.float() * 255
+    return pixels.clamp(0, 255).to(torch.uint8)
+
+
+def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(N, 3, H, W) uint8 or float in [0, 255] -> the same at (height, width), float32 unless nothing had to change."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    parts = frames.split(1, dim=1) if frames[0].numel() > 3 * _PER_CHANNEL_ABOVE else [frames]
+    size = (height, width)
+    resized = [F.interpolate(p.float(), size, mode="bicubic", align_corners=False, antialias=True) for p in parts]
+    return torch.cat(resized, dim=1)
+
+
+def to_patches(frames: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """(N, C, gh*P, gw*P) -> (N, gh*gw, C*P*P): row-major patches, each channel-major (c, py, px)."""
+    n, c, height, width = frames.shape
+    grid_h, grid_w = height // patch_size, width // patch_size
+    patches = frames.reshape(n, c, grid_h, patch_size, grid_w, patch_size).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(n, grid_h * grid_w, c * patch_size**2)
+
+
+class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
+    """Images and frames -> packed patches.
+
+    Args:
+        geometry: How sizes are planned; see `vlm.geometry.check_geometry`.
+        clamp: Cut bicubic overshoot back to [0, 1]. `False` reproduces NVIDIA's Omni processor bit for bit.
+    """
+
+    model_input_names = ["pixel_values", "image_grid_hw"]
+    valid_kwargs = RadioVLMImageProcessorKwargs
+
+    def __init__(self, geometry: dict | None = None, clamp: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.geometry = check_geometry(geometry or DEFAULT_GEOMETRY)
+        self.clamp = clamp
+
+    def image_patches(self, image, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, tuple[int, int]]:
+        """One image -> ((grid_h * grid_w, 3*P*P) patches, (grid_h, grid_w)).
+
+        `dtype` float32 gives [0, 1]; uint8 gives rounded 0..255 (4 times smaller in a cache; exact when no resize was
+        needed, within half a grey level otherwise).
+        """
+        pixels = to_tensor(image)[None]
+        grid_h, grid_w = plan_image(pixels.shape[-2], pixels.shape[-1], self.geometry)
+        return self._pack(pixels, grid_h, grid_w, dtype)[0], (grid_h, grid_w)
+
+    def video_patches(
+        self, frames, video: dict | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """One clip -> ((t * grid_h * grid_w, T*3*P*P) tubelets, (t, grid_h, grid_w)), T = temporal_patch_size.
+
+        `frames`: (F, 3, H, W) tensor or a list of images (resized to the first one's grid if their sizes differ).
+        The last frame is repeated until the count is a multiple of T, as the reference does.
+        """
+        video = video or {}
+        clip = [to_tensor(frame) for frame in frames]
+        grid_h, grid_w = plan_frame(clip[0].shape[-2], clip[0].shape[-1], self.geometry, video)
+        if len({(frame.shape, frame.dtype) for frame in clip}) == 1:
+            patches = self._pack(torch.stack(clip), grid_h, grid_w, dtype)
+        else:
+            patches = torch.cat([self._pack(frame[None], grid_h, grid_w, dtype) for frame in clip])
+        depth = video.get("temporal_patch_size", 1)
+        missing = -len(patches) % depth
+        if missing:
+            patches = torch.cat([patches, patches[-1:].expand(missing, -1, -1)])
+        tubelets = patches.reshape(-1, depth, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (t, gh*gw, T*C*P*P)
+        return tubelets.flatten(0, 1), (tubelets.shape[0], grid_h, grid_w)
+
+    def _pack(self, frames: torch.Tensor, grid_h: int, grid_w: int, dtype: torch.dtype) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, grid_h * grid_w, 3*P*P) in `dtype`; patches are cut before the conversion to float."""
+        patch = self.geometry["patch_size"]
+        patches = to_patches(resize(frames, grid_h * patch, grid_w * patch), patch)
+        if dtype == torch.uint8:
+            return patches if patches.dtype == torch.uint8 else patches.round_().clamp_(0, 255).to(torch.uint8)
+        was_exact = patches.dtype == torch.uint8
+        patches = patches.to(dtype) / 255
+        return patches.clamp_(0, 1) if self.clamp and not was_exact else patches
+
+    def preprocess(self, images, return_tensors=None, **kwargs) -> BatchFeature:
+        """Images (one, a list, or nested lists) -> pixel_values (total_patches, 3*P*P), image_grid_hw (num_images, 2)."""
+        if kwargs.get("geometry") is not None:
+            return type(self)(kwargs["geometry"], kwargs.get("clamp", self.clamp)).preprocess(images, return_tensors)
+        packed = [self.image_patches(image) for image in flat_images(images)]
+        if not packed:
+            raise ValueError("no image was given")
+        data = {
+            "pixel_values": torch.cat([patches for patches, _ in packed]),
+            "image_grid_hw": torch.tensor([grid for _, grid in packed]),
+        }
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def flat_images(images) -> list:
+    """One image or nested lists of images -> a flat list; a 4-D array or tensor is a batch."""
+    if isinstance(images, (list, tuple)):
+        return [image for entry in images for image in flat_images(entry)]
+    if getattr(images, "ndim", 3) == 4:
+        return list(images)
+    return [images]
