@@ -62,7 +62,7 @@ class Conversation:
 
 @dataclass
 class Rendered:
-    """A rendered prompt, still with sentinels; `spans` are character ranges of the assistant's words (None: unknown)."""
+    """A rendered prompt, still with sentinels; `spans` are character ranges of assistant words (None: unknown)."""
 
     text: str
     spans: list[tuple[int, int]] | None = None
@@ -176,7 +176,7 @@ def render(
     found = [ord(c) - MEDIA for c in SENTINEL.findall(text) if ord(c) >= MEDIA]
     if found != list(range(len(conversation.media))):
         raise SampleError(
-            f"the chat template rendered the media items as {found} instead of 0..{len(conversation.media) - 1} in order",
+            f"the chat template rendered media items {found} instead of 0..{len(conversation.media) - 1} in order",
             reason="media_dropped",
         )
     return Rendered(text, spans[0] if want_spans else None)

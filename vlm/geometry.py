@@ -57,7 +57,7 @@ def plan_image(height: int, width: int, geometry: dict) -> tuple[int, int]:
     """The patch grid `(grid_h, grid_w)` an image of `height` x `width` pixels is resized to.
 
     Both sides are positive multiples of `geometry["multiple"]`, whatever the size or aspect ratio (>= 1 x 1). In mode
-    "dynamic" the grid is the one of transformers' `nemotron_h_omni` (`get_patch_grid_size`); where that function divides
+    "dynamic" the grid is that of transformers' `nemotron_h_omni` (`get_patch_grid_size`); where that function divides
     by zero (a strip so thin that one side of the budgeted grid rounds to nothing) the thin side is one `multiple` and
     the long side takes what the budget leaves.
     """

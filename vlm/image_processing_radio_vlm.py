@@ -152,7 +152,7 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
         return patches.clamp_(0, 1) if self.clamp and not was_exact else patches
 
     def preprocess(self, images, return_tensors=None, **kwargs) -> BatchFeature:
-        """Images (one, a list, or nested lists) -> pixel_values (total_patches, 3*P*P), image_grid_hw (num_images, 2)."""
+        """Images (one, a list, nested lists) -> pixel_values (total_patches, 3*P*P), image_grid_hw (num_images, 2)."""
         if kwargs.get("geometry") is not None:
             return type(self)(kwargs["geometry"], kwargs.get("clamp", self.clamp)).preprocess(images, return_tensors)
         packed = [self.image_patches(image) for image in flat_images(images)]

@@ -60,7 +60,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         if chat_template is None:
             chat_template = getattr(tokenizer, "chat_template", None) or CHATML_TEMPLATE
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        self.projector_config = {**DEFAULT_PROJECTOR, **(projector_config or {})}
+        self.projector_config = dict(projector_config or DEFAULT_PROJECTOR)
         self.video = {**DEFAULT_VIDEO, **(video or {})}
         known = {role: token for role, token in (special_tokens or {}).items() if role in DEFAULT_TOKENS}
         self.special_tokens = {**DEFAULT_TOKENS, **known}
