@@ -1,0 +1,36 @@
+"""Finds every projector in this folder by importing its files; the only dynamic file of the model's code.
+
+A checkpoint that carries its own code cannot look into folders: there, this file is replaced by the text that
+`static_source` writes, which imports the one projector the checkpoint uses.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+from projectors.registry import build_projector, get_projector, num_tokens, projector_names
+
+__all__ = ["build_projector", "get_projector", "num_tokens", "projector_names", "static_source"]
+
+_NOT_PROJECTORS = ("components", "registry")
+
+for _file in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    if _file.name not in _NOT_PROJECTORS:
+        importlib.import_module(f"projectors.{_file.name}")
+
+
+def static_source(projector_type: str) -> str:
+    """Text of the stand-in for this file in a self-contained checkpoint that uses `projector_type`."""
+    cls = get_projector(projector_type)
+    module = Path(inspect.getfile(cls)).stem
+    return (
+        '"""Written on saving: the projector of this checkpoint. In the package this file finds all of them."""'
+        "\n\nfrom pathlib import Path\n\n"
+        f"from projectors.{module} import {cls.__name__}\n"
+        "from projectors.registry import build_projector, get_projector, num_tokens, projector_names\n\n"
+        f'__all__ = ["{cls.__name__}", "build_projector", "get_projector", "num_tokens", "projector_names"]\n\n\n'
+        "def static_source(projector_type: str) -> str:\n"
+        '    """This very file: saving again keeps the same projector."""\n'
+        '    return Path(__file__).read_text(encoding="utf-8")\n'
+    )

@@ -1,0 +1,37 @@
+"""The LLaVA projector: one token a patch, LayerNorm/GELU head by default; no compression, so short pictures only."""
+
+import torch
+
+from projectors.mlp_head import MLPHead
+from projectors.registry import register_projector
+
+
+@register_projector("mlp")
+class MLPProjector(MLPHead):
+    """`(total_patches, d_vision) -> (total_patches, d_text)`; config keys as in `MLPHead`."""
+
+    def __init__(self, config: dict, d_vision: int, d_text: int) -> None:
+        super().__init__(config, d_vision, d_text)
+        self.config = dict(config)
+
+    @staticmethod
+    def defaults(d_vision: int, d_text: int) -> dict:
+        """LLaVA 1.5: hidden size of the language model, GELU, biases."""
+        return {
+            "type": "mlp",
+            "downsample": 1,
+            "norm": "layernorm",
+            "activation": "gelu",
+            "hidden_size": d_text,
+            "bias": True,
+            "eps": 1e-5,
+        }
+
+    @staticmethod
+    def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:
+        """One token a patch."""
+        return grid_h * grid_w
+
+    def forward(self, features: torch.Tensor, grids: list[tuple[int, int]]) -> torch.Tensor:
+        """Grids are not needed: patches stay where they are."""
+        return super().forward(features)

@@ -1,0 +1,335 @@
+"""`RadioVLMForConditionalGeneration`: encode -> project -> scatter into the embeddings -> language model.
+
+The parts keep their places in every checkpoint for good: `vision_model.`, `multi_modal_projector.`, `language_model.`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+from encoders.radio_vision import RadioVisionModel
+from projectors.components import build_projector, num_tokens, static_source
+from vlm.configuration_radio_vlm import RadioVLMConfig
+from vlm.errors import RadioVLMError
+from vlm.generation_radio_vlm import PackedGenerationMixin
+from vlm.migrations import weight_renames
+from vlm.quantized_loading import leave_vision_alone
+from vlm.self_contained import SelfContainedMixin
+from vlm.text_backbone import accepts, prepare_text_backbone
+from vlm.token_loss import loss_and_outputs
+from vlm.visual_tokens import check_counts, gather_features, placeholder_masks, scatter_features
+
+
+@dataclass
+class RadioVLMOutput(ModelOutput):
+    """Output of the model.
+
+    Attributes:
+        loss: token-mean cross entropy, with `labels`.
+        logits: (B, L or `logits_to_keep`, V); with `labels` only on `return_logits=True`.
+        past_key_values: the cache, with `use_cache`.
+        hidden_states, attentions: of the language model, on request.
+        image_hidden_states: (N, D) projected features of this call, images then videos.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
+
+
+class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
+    """Loading, saving and the promises made to transformers."""
+
+    config_class = RadioVLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    # The parts decide for themselves what they support; this class only hands the choice down.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    # What stays float32 when a checkpoint is opened in half precision; norms compute in float32 by themselves.
+    _keep_in_fp32_modules_strict = ["input_conditioner", "position_embedding", "A_log", "dt_bias", "mixer.D"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """As in transformers, but a weight that is missing, unexpected or of another shape is an error.
+
+        4- and 8-bit loading converts the language model only; checkpoints of older formats are migrated.
+        """
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = leave_vision_alone(kwargs["quantization_config"])
+        config = kwargs.get("config")
+        if config is None and pretrained_model_name_or_path is not None:
+            keep = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            hub = {key: kwargs[key] for key in keep if key in kwargs}
+            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub)
+        renames = weight_renames(getattr(config, "_written_in_format", config.format_version) if config else 1)
+        if renames:
+            kwargs["key_mapping"] = {**renames, **(kwargs.get("key_mapping") or {})}
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        wrong = [(name, sorted(map(str, info[name]))) for name in ("missing_keys", "unexpected_keys") if info.get(name)]
+        if info.get("mismatched_keys") and not kwargs.get("ignore_mismatched_sizes"):
+            wrong.append(("mismatched_keys", sorted(map(str, info["mismatched_keys"]))))
+        if wrong:
+            listed = "; ".join(f"{name}: {', '.join(keys[:6])}{' ...' * (len(keys) > 6)}" for name, keys in wrong)
+            raise RadioVLMError(
+                f"the weights in {pretrained_model_name_or_path} do not fit its config ({listed}); nothing was filled "
+                "with random numbers: check that the folder is complete and was not mixed from two checkpoints"
+            )
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in transformers, under this package's own weight names (not those of the parts' original releases)."""
+        kwargs.setdefault("save_original_format", False)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def remote_code_parts(self) -> dict[str, str]:
+        """The file that a self-contained checkpoint cannot find by itself: its projector."""
+        return {"components.py": static_source(self.config.projector_config["type"])}
+
+
+class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGenerationMixin):
+    """RADIO + projector + any causal language model.
+
+    Args:
+        config: the model's configuration.
+        vision_model, language_model: parts to take over instead of building fresh ones (see `vlm.build`).
+    """
+
+    def __init__(
+        self,
+        config: RadioVLMConfig,
+        vision_model: RadioVisionModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        if vision_model is None:
+            vision_model = RadioVisionModel._from_config(config.vision_config)
+        if language_model is None:
+            # Code nested in a checkpoint never inherits the trust given to this one.
+            language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        self.vision_model = vision_model
+        text_width = config.text_config.hidden_size
+        self.multi_modal_projector = build_projector(
+            config.projector_config, config.vision_config.hidden_size, text_width
+        )
+        self.language_model = prepare_text_backbone(language_model)
+        self._is_stateful = bool(getattr(language_model, "_is_stateful", False))
+        self._backbone_slices_logits = accepts(language_model, "logits_to_keep")
+        self._geometry_checked = False
+        self.post_init()
+        # The parts' own lists of forgivable keys do not apply: whatever this class saves must come back.
+        self._keys_to_ignore_on_load_missing = set()
+
+    # ---- places other code looks for ----------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model
+
+    # ---- pictures to tokens -------------------------------------------------------------------------------------
+
+    def tokens_per_picture(self, grids: torch.Tensor | None) -> list[int]:
+        """Projected tokens of each row of `image_grid_hw` (N, 2) or `video_grid_thw` (V, 3)."""
+        rows = [] if grids is None else grids.tolist()
+        config = self.config.projector_config
+        return [num_tokens(config, row[-2], row[-1]) * (row[0] if len(row) == 3 else 1) for row in rows]
+
+    def encode_media(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_hw: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Features of all images and all videos `(tokens, D_llm)` in one pass through encoder and projector.
+
+        Args:
+            pixel_values: (total_patches, C*P*P) in [0, 1], channel-major. image_grid_hw: (N, 2) patches.
+            pixel_values_videos: (total_patches, T*C*P*P), frame-major. video_grid_thw: (V, 3), t counts tubelets.
+        """
+        for pixels, grid, names in (
+            (pixel_values, image_grid_hw, "pixel_values / image_grid_hw"),
+            (pixel_values_videos, video_grid_thw, "pixel_values_videos / video_grid_thw"),
+        ):
+            if (pixels is None) != (grid is None):
+                raise RadioVLMError(f"{names}: pass both or neither")
+        images = [] if image_grid_hw is None else [tuple(row) for row in image_grid_hw.tolist()]
+        videos = [] if video_grid_thw is None else [(h, w) for t, h, w in video_grid_thw.tolist() for _ in range(t)]
+        device = self.vision_model.embeddings.patch_projection.weight.device
+        pixels, tubelets = (None if x is None else x.to(device) for x in (pixel_values, pixel_values_videos))
+        if tubelets is not None and self.config.video["temporal_patch_size"] == 1:
+            pixels, tubelets = tubelets if pixels is None else torch.cat([pixels, tubelets]), None
+        features = self.vision_model(pixels, tubelets=tubelets, grids=images + videos).features
+        weight = next(self.multi_modal_projector.parameters())
+        tokens = self.multi_modal_projector(features.to(device=weight.device, dtype=weight.dtype), images + videos)
+        count = sum(self.tokens_per_picture(image_grid_hw))
+        return tokens[:count] if images else None, tokens[count:] if videos else None
+
+    def get_image_features(self, pixel_values: torch.Tensor, image_grid_hw: torch.Tensor) -> torch.Tensor:
+        """`(total_tokens, D_llm)` of images laid end to end; see `encode_media`."""
+        return self.encode_media(pixel_values=pixel_values, image_grid_hw=image_grid_hw)[0]
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor) -> torch.Tensor:
+        """`(total_tokens, D_llm)` of videos laid end to end; see `encode_media`."""
+        return self.encode_media(pixel_values_videos=pixel_values_videos, video_grid_thw=video_grid_thw)[1]
+
+    def _check_geometry(self, fingerprint: str | list[str] | None) -> None:
+        """At the first batch that carries one: processor and model count alike, or an error says where they differ."""
+        if fingerprint is None or self._geometry_checked:
+            return
+        theirs = fingerprint if isinstance(fingerprint, str) else fingerprint[0]
+        if theirs != self.config.fingerprint:
+            raise RadioVLMError(
+                f"processor and model do not belong together: the processor says {theirs}, the model "
+                f"{self.config.fingerprint}; load both from the same checkpoint folder"
+            )
+        self._geometry_checked = True
+
+    def _idle_media(self) -> torch.Tensor:
+        """Zero, computed through encoder and projector: a text-only training batch makes the same calls as others, so
+        that every parameter gets a gradient and no rank waits."""
+        side = self.config.projector_config.get("downsample", 1)
+        vision = self.config.vision_config
+        pixels = torch.zeros(side * side, vision.patch_dim, device=self.vision_model.device)
+        features, _ = self.encode_media(pixels, torch.tensor([[side, side]]))
+        return features.sum() * 0.0
+
+    def _embed(self, input_ids, inputs_embeds, pixels: dict, mm_token_type_ids, sample_ids):
+        """`(inputs_embeds (B, L, D), features or None)`: text embeddings with every picture in its place."""
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        has_media = pixels["pixel_values"] is not None or pixels["pixel_values_videos"] is not None
+        if not has_media:
+            if self.training and torch.is_grad_enabled():
+                inputs_embeds = inputs_embeds + self._idle_media().to(inputs_embeds)
+            return inputs_embeds, None
+        masks = placeholder_masks(
+            input_ids, mm_token_type_ids, self.config.image_token_id, self.config.video_token_id
+        )
+        for mask, kind, grids in zip(masks, ("image", "video"), ("image_grid_hw", "video_grid_thw")):
+            check_counts(mask, self.tokens_per_picture(pixels[grids]), kind, sample_ids)
+        streams = self.encode_media(**pixels)
+        for mask, features in zip(masks, streams):
+            if features is not None:
+                inputs_embeds = scatter_features(inputs_embeds, mask, features)
+        return inputs_embeds, torch.cat([features for features in streams if features is not None])
+
+    # ---- forward ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_hw: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        return_logits: bool = False,
+        seq_idx: torch.Tensor | None = None,
+        sample_ids: list[str] | None = None,
+        geometry_fingerprint: str | list[str] | None = None,
+        visual_features: torch.Tensor | None = None,
+        visual_index: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> RadioVLMOutput:
+        """One pass.
+
+        Args:
+            input_ids: (B, L). attention_mask: (B, L). position_ids: (B, L).
+            inputs_embeds: (B, L, D) instead of `input_ids`; with pixels also pass `mm_token_type_ids`.
+            pixel_values, image_grid_hw, pixel_values_videos, video_grid_thw: see `encode_media`; packed, so dim 0 is
+                never the batch.
+            mm_token_type_ids: (B, L) 0 text, 1 image, 2 video placeholder; without it the ids decide.
+            labels: (B, L), -100 where there is no loss.
+            logits_to_keep: last positions (0: all) or index of positions to make logits for.
+            return_logits: make logits although there are labels.
+            seq_idx: (B, L) number of the packed sample of each position; needs packing enabled in the backbone.
+            sample_ids: names for error messages.
+            geometry_fingerprint: the processor's; compared once with the config's.
+            visual_features, visual_index: (N, D) and (B, L), made by `generate`.
+            num_items_in_batch: labelled tokens of the whole accumulated batch; divides the summed loss.
+        """
+        if getattr(self, "_is_replica", False):
+            raise RadioVLMError("torch.nn.DataParallel would cut packed pixels along patches: use DDP or DeepSpeed")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise RadioVLMError("pass exactly one of input_ids and inputs_embeds")
+        self._check_geometry(geometry_fingerprint)
+        pixels = {
+            "pixel_values": pixel_values,
+            "image_grid_hw": image_grid_hw,
+            "pixel_values_videos": pixel_values_videos,
+            "video_grid_thw": video_grid_thw,
+        }
+        embeds, features = self._embed(input_ids, inputs_embeds, pixels, mm_token_type_ids, sample_ids)
+        if visual_index is not None:
+            embeds = gather_features(embeds, visual_index, visual_features)
+        inputs = {
+            "inputs_embeds": embeds,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            **kwargs,
+        }
+        if seq_idx is not None:
+            if not getattr(self.language_model, "packing_enabled", False):
+                raise RadioVLMError(
+                    "`seq_idx` given, but this language model would let packed samples see each other: call "
+                    "`llm.packing.enable_packing(model.language_model)` first, or train with padding"
+                )
+            inputs["seq_idx"] = seq_idx
+        if labels is not None:
+            keep = logits_to_keep if return_logits else None
+            loss, outputs, logits = loss_and_outputs(self.language_model, labels, inputs, num_items_in_batch, keep)
+        else:
+            if self._backbone_slices_logits:
+                inputs["logits_to_keep"] = logits_to_keep
+            outputs = self.language_model(**inputs)
+            loss, logits = None, outputs.logits
+        result = RadioVLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+            image_hidden_states=features,
+        )
+        return result if return_dict is not False else result.to_tuple()
+
+
+__all__ = ["RadioVLMForConditionalGeneration", "RadioVLMOutput", "RadioVLMPreTrainedModel"]

@@ -1,0 +1,76 @@
+"""From projected features to the language model's input: which positions they fill, and the checks on the way.
+
+Token types say which stream feeds a placeholder (1 image, 2 video), so images and videos mix in any order; without them
+the placeholder ids decide. One placeholder per feature, or an error that names the sample.
+"""
+
+import torch
+
+from vlm.errors import SampleError
+
+IMAGE, VIDEO = 1, 2
+
+
+def placeholder_masks(
+    input_ids: torch.Tensor | None, mm_token_type_ids: torch.Tensor | None, image_id: int | None, video_id: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(B, L)` bool masks of image and video placeholders."""
+    if mm_token_type_ids is not None:
+        return mm_token_type_ids == IMAGE, mm_token_type_ids == VIDEO
+    if input_ids is None or input_ids.numel() == 0:
+        raise SampleError("pictures beside `inputs_embeds` need `mm_token_type_ids`", reason="no_token_types")
+    none = torch.zeros_like(input_ids, dtype=torch.bool)
+    image = none if image_id is None else input_ids == image_id
+    return image, none if video_id is None or video_id == image_id else input_ids == video_id
+
+
+def check_counts(mask: torch.Tensor, per_picture: list[int], kind: str, sample_ids: list[str] | None) -> None:
+    """Raise SampleError naming the first sample whose placeholders do not end where a picture ends.
+
+    Args:
+        mask: (B, L) placeholders of one kind. per_picture: projected tokens of each picture, in order.
+    """
+    total = int(mask.sum())
+    if total == sum(per_picture):
+        return
+    counts, ends, end = mask.sum(-1).tolist(), {0}, 0
+    for tokens in per_picture:
+        end += tokens
+        ends.add(end)
+    seen, culprit = 0, len(counts) - 1
+    for row, count in enumerate(counts):
+        seen += count
+        if seen not in ends:
+            culprit = row
+            break
+    named = sample_ids is not None and culprit < len(sample_ids)
+    name = sample_ids[culprit] if named else f"row {culprit} of the batch"
+    shown = ", ".join(map(str, per_picture[:8])) + (", ..." if len(per_picture) > 8 else "")
+    raise SampleError(
+        f"{total} {kind} placeholders but {sum(per_picture)} projected {kind} features ({len(per_picture)} of them: "
+        f"{shown}); this sample has {counts[culprit]} placeholders",
+        sample_id=name,
+        reason="placeholder_mismatch",
+    )
+
+
+def scatter_features(embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """`(B, L, D)` with the rows of `features` (N, D) at the N true positions of `mask`, in order."""
+    return embeds.masked_scatter(mask.unsqueeze(-1).to(embeds.device), features.to(embeds))
+
+
+def feature_index(
+    image_mask: torch.Tensor, video_mask: torch.Tensor, num_image_tokens: int
+) -> torch.Tensor:
+    """`(B, L)`: the row of `cat([image features, video features])` that fills each position, -1 for text."""
+    index = torch.full_like(image_mask, -1, dtype=torch.long)
+    index[image_mask] = torch.arange(int(image_mask.sum()), device=index.device)
+    index[video_mask] = torch.arange(int(video_mask.sum()), device=index.device) + num_image_tokens
+    return index
+
+
+def gather_features(embeds: torch.Tensor, index: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """The twin of `scatter_features` for generation: any slice of positions, beams sharing one table of features."""
+    index = index.to(embeds.device)
+    features = features.to(embeds)
+    return torch.where((index >= 0).unsqueeze(-1), features[index.clamp(min=0)], embeds)
