@@ -30,6 +30,7 @@ from vlm.prompt_tokens import TextEncoder, lay_out
 from vlm.self_contained import SelfContainedMixin
 from vlm.tagged_text import split_tags
 
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 DEFAULT_PROJECTOR = {"type": "pixel_shuffle", "downsample": 2, "ps_version": "v2"}
 DEFAULT_VIDEO = {"max_frames": 8, "fps": 2.0, "temporal_patch_size": 1, "max_num_patches": None, "frame_labels": True}
 DEFAULT_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
@@ -221,7 +222,12 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
     def _family_spans(self, text: str, chat, chat_template: str, state: dict, variables: dict) -> list[tuple[int, int]]:
         """Spans from the turn table; for an unknown family from how the rendering grows with each turn."""
         if state["family"] is not None:
-            return assistant_spans(text, state["family"], self.tokenizer.eos_token)
+            turns = [
+                (message["content"], any(message.get(name) for name in REASONING_FIELDS))
+                for message in chat.messages
+                if message["role"] == "assistant"
+            ]
+            return assistant_spans(text, state["family"], self.tokenizer.eos_token, turns)
 
         def rendering(count: int, prompt: bool) -> str:
             part = Conversation(chat.messages[:count])
@@ -233,12 +239,15 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
         return spans_by_growth([(rendering(i, True), rendering(i + 1, False)) for i in turns], text)
 
-    def collate(self, encoded: list[dict], padding_side: str = "right") -> dict[str, torch.Tensor]:
-        """Samples of `encode` -> one padded batch with attention_mask; see `vlm.collate`."""
+    def collate(self, encoded: list[dict], padding_side: str = "right") -> dict:
+        """Samples of `encode` -> one padded batch with attention_mask and, with media, the string `geometry_fingerprint`."""
         pad_id = self.tokenizer.pad_token_id
         if pad_id is None:
             pad_id = self.tokenizer.eos_token_id or 0
-        return collate(encoded, pad_id, padding_side)
+        batch = collate(encoded, pad_id, padding_side)
+        if "pixel_values" in batch or "pixel_values_videos" in batch:
+            batch["geometry_fingerprint"] = self.fingerprint  # the model compares it with its own, once
+        return batch
 
     # ---- the transformers surface -------------------------------------------------------------------------------
 
