@@ -49,7 +49,7 @@ class FakeProcessor:
         batch["attention_mask"] = torch.stack([pad(one, longest, 0, padding_side) for one in ones])
         for key in ("pixel_values", "image_grid_hw"):
             if parts := [one[key] for one in encoded if key in one]:
-                batch[key] = torch.cat(parts)
+                batch[key] = torch.cat([part / 255 if part.dtype == torch.uint8 else part for part in parts])
         return batch
 
     @staticmethod

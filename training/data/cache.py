@@ -1,6 +1,7 @@
 """Encoded samples kept in memory, so that a small corpus is read, decoded and resized once and not once an epoch.
 
-Pixels are kept as bytes where that loses nothing (unresized pictures: a quarter of the memory), else as they are.
+Pixels are kept as bytes where that loses nothing (pictures that were not resized), else as they are;
+`processor.collate` takes both.
 """
 
 import logging
@@ -9,7 +10,6 @@ import torch
 
 logger = logging.getLogger(__name__)
 PIXEL_KEYS = ("pixel_values", "pixel_values_videos")
-INVERSE = 1.0 / 255.0
 
 
 class EncodedCache:
@@ -25,21 +25,19 @@ class EncodedCache:
         return len(self._kept)
 
     def get(self, index: int) -> dict | None:
-        """A fresh dict whose tensors may be shared with the cache: callers replace entries, never write into them."""
+        """A fresh dict whose tensors are the cache's own: callers replace entries, never write into them."""
         kept = self._kept.get(index)
-        if kept is None:
-            return None
-        return {key: unpack_pixels(value) if isinstance(value, PackedPixels) else value for key, value in kept.items()}
+        return None if kept is None else dict(kept)
 
     def put(self, index: int, encoded: dict) -> None:
         if self.full or index in self._kept:
             return
-        kept = {key: pack_pixels(value) if key in PIXEL_KEYS else value for key, value in encoded.items()}
-        size = sum(_nbytes(value) for value in kept.values())
+        kept = {key: as_bytes(value) if key in PIXEL_KEYS else value for key, value in encoded.items()}
+        size = sum(value.nbytes if isinstance(value, torch.Tensor) else 64 for value in kept.values())
         if self.bytes + size > self.max_bytes:
             self.full = True
             logger.warning(
-                "the sample cache is full at %.1f GB with %d samples; the rest is encoded anew each time",
+                "the sample cache is full at %.1f GB with %d samples; the rest is encoded anew",
                 self.bytes / 1e9,
                 len(self),
             )
@@ -48,32 +46,9 @@ class EncodedCache:
         self._kept[index] = kept
 
 
-class PackedPixels:
-    """uint8 pixels and how to get the exact floats back: by division by 255 or by multiplication with 1/255."""
-
-    __slots__ = ("levels", "divide")
-
-    def __init__(self, levels: torch.Tensor, divide: bool):
-        self.levels, self.divide = levels, divide
-
-
-def pack_pixels(pixels: torch.Tensor) -> "torch.Tensor | PackedPixels":
-    """Pixels in [0, 1] -> PackedPixels when every value is exactly a byte level, else the tensor itself."""
-    if pixels.dtype != torch.float32 or not pixels.numel():
+def as_bytes(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels in [0, 1] -> uint8 when dividing those by 255 gives exactly the same pixels, else the tensor itself."""
+    if pixels.dtype != torch.float32:
         return pixels
     levels = (pixels * 255).round_().clamp_(0, 255).to(torch.uint8)
-    for divide in (True, False):
-        packed = PackedPixels(levels, divide)
-        if torch.equal(unpack_pixels(packed), pixels):
-            return packed
-    return pixels
-
-
-def unpack_pixels(packed: PackedPixels) -> torch.Tensor:
-    pixels = packed.levels.to(torch.float32)
-    return pixels.div_(255) if packed.divide else pixels.mul_(INVERSE)
-
-
-def _nbytes(value) -> int:
-    value = value.levels if isinstance(value, PackedPixels) else value
-    return value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 64
+    return levels if torch.equal(levels.float() / 255, pixels) else pixels

@@ -15,14 +15,12 @@ from torch.utils.data import Dataset
 
 from training.data.bad_samples import BadSamples
 from training.data.cache import EncodedCache
+from training.data.lengths import estimated_lengths
 from training.data.mixture import Mixture
 from training.data.sample import Sample
 from vlm.errors import SampleError
 
 logger = logging.getLogger(__name__)
-IGNORED = -100
-CHARS_PER_TOKEN = 3.5  # only to sort samples of similar length together before they are encoded
-TOKENS_PER_MEDIUM = {"image": 256, "video": 1024}
 
 
 class TrainingDataset(Dataset):
@@ -88,13 +86,12 @@ class TrainingDataset(Dataset):
         self._lengths = np.array([len(self[index]["input_ids"]) for index in rows], dtype=np.int64)
 
     def lengths(self) -> np.ndarray:
-        """Length of every sample for grouping, (N,): exact after `warm`, else estimated from the text and the number of
-        media.
+        """Length of every sample for grouping, (N,): exact after `warm`, else estimated.
 
         Never from what the cache happens to hold: the batches of all ranks and of a resumed run must come out alike.
         """
         if self._lengths is None:
-            self._lengths = np.array([self._estimated_length(index) for index in range(len(self))], dtype=np.int64)
+            self._lengths = estimated_lengths(self.samples, self.processor)
         return self._lengths
 
     def report(self) -> dict:
@@ -103,12 +100,12 @@ class TrainingDataset(Dataset):
 
     def _candidates(self, index: int):
         """The sample itself, then its neighbours in its own source, then everything after it."""
+        yield index
         size = len(self)
         first, last = 0, size
         if hasattr(self.samples, "locate"):
             source, row = self.samples.locate(index)
             first, last = index - row, index - row + self.samples.sizes[source]
-        yield index
         yield from range(index + 1, last)
         yield from range(first, index)
         yield from ((last + step) % size for step in range(size - (last - first)))
@@ -116,11 +113,9 @@ class TrainingDataset(Dataset):
     def _where(self, index: int) -> str:
         return self.samples.where(index) if hasattr(self.samples, "where") else f"sample {index}"
 
-    def _estimated_length(self, index: int) -> int:
-        try:
-            return estimated_length(self.samples[index])
-        except SampleError:
-            return 0
+
+def no_answer(sample: Sample) -> SampleError:
+    return sample.error("nothing to learn: no assistant turn says anything", "no_labels")
 
 
 def encode_sample(sample: Sample, processor: Any, max_length: int | None = None) -> dict[str, Any]:
@@ -130,31 +125,18 @@ def encode_sample(sample: Sample, processor: Any, max_length: int | None = None)
     to learn. An unforeseen exception becomes a SampleError too (reason "unexpected"): one odd file must not end a run
     after hours, and the share limit ends it soon enough when the fault is not the file's.
     """
+    if not sample.has_answer():
+        # An empty answer leaves the end-of-turn token to learn, which the processor takes for a label.
+        raise no_answer(sample)
     try:
         encoded = processor.encode(sample.resolved_messages(), max_length=max_length, sample_id=sample.id)
     except SampleError as error:
         if error.sample_id is None:
             error.sample_id = sample.id
         raise
-    except MemoryError:
+    except (MemoryError, ImportError):  # too little memory, or a package is missing: not the sample's fault
         raise
     except Exception as error:
         logger.debug("unexpected error in sample %s", sample.id, exc_info=True)
         raise sample.error(f"{type(error).__name__}: {error}", "unexpected") from error
-    if not bool((encoded["labels"] != IGNORED).any()):
-        raise sample.error(
-            "nothing to learn: every label is masked (is there an assistant turn with text?)", "all_masked"
-        )
     return {**encoded, "sample_id": sample.id, "source": sample.source}
-
-
-def estimated_length(sample: Sample) -> int:
-    """Tokens, roughly, without tokenizing or opening a file."""
-    text = sum(
-        len(item["text"]) for message in sample.messages for item in message["content"] if item["type"] == "text"
-    )
-    return (
-        int(text / CHARS_PER_TOKEN)
-        + sum(TOKENS_PER_MEDIUM[kind] for kind, _ in sample.media())
-        + 4 * len(sample.messages)
-    )

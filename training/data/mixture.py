@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from training.data.sample import Sample
-from training.data.sources import DataError, Source, open_source
+from training.data.sources import DataError, Source, open_source, under_root
 
 
 class Mixture(Sequence):
@@ -45,7 +45,8 @@ class Mixture(Sequence):
         self.sizes: list[int] = []
         repeats, weights = [], []
         for spec in sources:
-            options, source = ({}, spec) if isinstance(spec, Source) else self._open(spec, root)
+            options = {} if isinstance(spec, Source) else under_root(spec, root)
+            source = spec if isinstance(spec, Source) else open_source(options)
             self.sources.append(source)
             limit = options.get("limit")
             self.sizes.append(len(source) if limit is None else min(int(limit), len(source)))
@@ -78,14 +79,6 @@ class Mixture(Sequence):
         parts = [self._stretch(source, epoch) for source in range(len(self.sources))]
         joined = np.concatenate(parts)
         return np.random.default_rng([self.seed, 1, epoch]).permutation(joined)
-
-    @staticmethod
-    def _open(spec: str | Path | dict[str, Any], root: str | Path | None) -> tuple[dict[str, Any], Source]:
-        options = dict(spec) if isinstance(spec, dict) else {"path": spec}
-        for key in ("path", "media_root"):
-            if root is not None and options.get(key):
-                options[key] = Path(root) / Path(options[key]).expanduser()
-        return options, open_source(options)
 
     def _stretch(self, source: int, epoch: int) -> np.ndarray:
         """This epoch's stretch of the endless sequence of shuffled passes over one source."""

@@ -40,7 +40,7 @@ class RecordError(Exception):
 
 
 def parse_record(record: Any, *, default_id: str, source: str, base_dir: Path | None, origin: str) -> Sample:
-    """A decoded record -> Sample. Raises SampleError(reason="schema" or "media_count") naming `origin` and the id."""
+    """A decoded record -> Sample. Raises SampleError(reason="schema" or "tag_mismatch") naming `origin` and the id."""
     sample_id = default_id
     try:
         if not isinstance(record, dict):
@@ -163,7 +163,7 @@ def _split_tags(text: str) -> list[dict[str, Any]]:
 
 
 def _fill(messages: list[dict[str, Any]], media: list[dict[str, Any]]) -> None:
-    """Gives every placeholder its medium in place. Raises RecordError("media_count") when the numbers differ."""
+    """Gives every placeholder its medium in place. Raises RecordError("tag_mismatch") when the numbers differ."""
     holes = [
         item for message in messages for item in message["content"] if item["type"] in MEDIA_TYPES and len(item) == 1
     ]
@@ -176,7 +176,7 @@ def _fill(messages: list[dict[str, Any]], media: list[dict[str, Any]]) -> None:
         kind = next(kind for kind in MEDIA_TYPES if tags[kind] != counts[kind])
         raise RecordError(
             f"number of <{kind}> tags: {tags[kind]}, of {kind}s: {counts[kind]}; they must be equal",
-            "media_count",
+            "tag_mismatch",
         )
     queues = {kind: [item[kind] for item in media if item["type"] == kind] for kind in MEDIA_TYPES}
     for hole in holes:

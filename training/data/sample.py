@@ -62,12 +62,12 @@ class Sample:
         return SampleError(f"{place}: {message}" if path else message, self.id, path or place, reason)
 
     def has_answer(self) -> bool:
-        """Whether an assistant turn holds any text, i.e. whether there is anything to learn."""
+        """Whether an assistant turn says or calls anything, i.e. whether there is anything to learn."""
         return any(
-            item["type"] == "text" and item["text"].strip()
+            message.get("tool_calls")
+            or any(item["type"] == "text" and item["text"].strip() for item in message["content"])
             for message in self.messages
             if message["role"] == "assistant"
-            for item in message["content"]
         )
 
     def _resolved(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def resolve_media(reference: str, root: Path | None) -> str:
 
     Links are followed before the check: neither `..`, an absolute path nor a symbolic link may lead out of the data
     folder, because data files come from strangers and what they name ends up in a model and its reports. Raises
-    SampleError with reason "remote_media", "outside_folder" or "missing_media".
+    SampleError with reason "remote_media", "outside_folder" or "missing_file".
     """
     if "://" in reference or reference.startswith("data:"):
         raise SampleError(
@@ -91,7 +91,7 @@ def resolve_media(reference: str, root: Path | None) -> str:
             f"{reference!r} has no data folder to be relative to: set media_root", reason="outside_folder"
         )
     if "\0" in reference or not reference.strip():
-        raise SampleError(f"{reference!r} is no path", reason="missing_media")
+        raise SampleError(f"{reference!r} is no path", reason="missing_file")
     folder = os.path.realpath(root)
     path = os.path.realpath(os.path.join(folder, reference))
     if path != folder and not path.startswith(folder.rstrip(os.sep) + os.sep):
@@ -100,5 +100,5 @@ def resolve_media(reference: str, root: Path | None) -> str:
             reason="outside_folder",
         )
     if not os.path.isfile(path):
-        raise SampleError(f"media file {reference!r} does not exist in {folder}", reason="missing_media")
+        raise SampleError(f"media file {reference!r} does not exist in {folder}", reason="missing_file")
     return path

@@ -10,7 +10,7 @@ import torch
 from tests.helpers.data_folders import good_folder, record, write_image, write_records
 from tests.helpers.fake_processor import FakeProcessor
 from training.data.bad_samples import TooManyBadSamples
-from training.data.cache import EncodedCache, PackedPixels, pack_pixels, unpack_pixels
+from training.data.cache import EncodedCache, as_bytes
 from training.data.dataset import TrainingDataset
 from training.data.mixture import Mixture
 from vlm.errors import RadioVLMError, SampleError
@@ -19,6 +19,8 @@ from vlm.errors import RadioVLMError, SampleError
 def same(one, other):
     assert one.keys() == other.keys()
     for key in one:
+        if key == "pixel_values":
+            one, other = ({**x, key: x[key] / 255 if x[key].dtype == torch.uint8 else x[key]} for x in (one, other))
         equal = torch.equal(one[key], other[key]) if isinstance(one[key], torch.Tensor) else one[key] == other[key]
         assert equal, key
 
@@ -49,18 +51,11 @@ def test_lengths_do_not_depend_on_what_was_read_before(tmp_path):
     assert (fresh.lengths() == used.lengths()).all()
 
 
-@pytest.mark.parametrize("make", [lambda x: x / 255, lambda x: x * (1 / 255)])
-def test_byte_pixels_are_kept_as_bytes(make):
-    pixels = make(torch.randint(0, 256, (50, 48)).float())
-    packed = pack_pixels(pixels)
-    assert isinstance(packed, PackedPixels) and packed.levels.dtype == torch.uint8
-    assert torch.equal(unpack_pixels(packed), pixels)
-
-
-def test_resized_pixels_are_kept_as_they_are():
-    pixels = torch.rand(50, 48)
-    assert pack_pixels(pixels) is pixels
-    assert pack_pixels(pixels.bfloat16()).dtype == torch.bfloat16
+def test_byte_pixels_are_kept_as_bytes_and_others_as_they_are():
+    levels = torch.randint(0, 256, (50, 48))
+    assert as_bytes(levels.float() / 255).dtype == torch.uint8 and torch.equal(as_bytes(levels.float() / 255), levels)
+    for pixels in (torch.rand(50, 48), (levels.float() / 255).bfloat16()):
+        assert as_bytes(pixels) is pixels
 
 
 def test_full_cache_keeps_working(tmp_path):
@@ -75,7 +70,7 @@ def bad_record(folder, how):
     """A record that is bad in one way, and the reason it must be counted under."""
     image = lambda name: record("bad", images=(name,))  # noqa: E731
     if how == "missing":
-        return image("images/none.png"), "missing_media"
+        return image("images/none.png"), "missing_file"
     if how == "truncated":
         path = write_image(folder / "images/cut.png", size=(300, 300))
         path.write_bytes(path.read_bytes()[:-300])
@@ -87,11 +82,11 @@ def bad_record(folder, how):
         return image("../../x.png"), "outside_folder"
     if how == "more_tags":
         turns = [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "A"}]
-        return {"id": "bad", "image": "images/1.png", "conversations": turns}, "media_count"
+        return {"id": "bad", "image": "images/1.png", "conversations": turns}, "tag_mismatch"
     return {
         "json": ('{"id": "bad", ', "bad_json"),
-        "masked": (record("bad", answer=""), "all_masked"),
-        "no_answer": ({"id": "bad", "messages": [{"role": "user", "content": "Q"}]}, "all_masked"),
+        "masked": (record("bad", answer=""), "no_labels"),
+        "no_answer": ({"id": "bad", "messages": [{"role": "user", "content": "Q"}]}, "no_labels"),
         "long": (record("bad", question="Q" * 500), "too_long"),
         "schema": ({"id": "bad", "messages": 3}, "schema"),
     }[how]

@@ -56,8 +56,8 @@ def test_media_root_is_the_folder_then(tmp_path, secret):
 
 @pytest.mark.parametrize(
     "reference, reason",
-    [("a.png", "missing_media"), ("https://x.org/a.png", "remote_media"), ("file:///etc/passwd", "remote_media"),
-     ("data:image/png;base64,AAAA", "remote_media"), ("a\0.png", "missing_media"), (".", "missing_media")],
+    [("a.png", "missing_file"), ("https://x.org/a.png", "remote_media"), ("file:///etc/passwd", "remote_media"),
+     ("data:image/png;base64,AAAA", "remote_media"), ("a\0.png", "missing_file"), (".", "missing_file")],
 )  # fmt: skip
 def test_other_bad_references(tmp_path, reference, reason):
     with pytest.raises(SampleError) as error:

@@ -88,6 +88,15 @@ def detect_format(path: Path) -> type[Source]:
     raise DataError(f"{path} is none of the known data formats ({', '.join(sorted(SOURCES))}){inside}")
 
 
+def under_root(spec: str | Path | dict[str, Any], root: str | Path | None) -> dict[str, Any]:
+    """The spec as a dict whose relative paths start from `root`."""
+    options = dict(spec) if isinstance(spec, dict) else {"path": spec}
+    for key in ("path", "media_root"):
+        if root is not None and options.get(key):
+            options[key] = Path(root) / Path(options[key]).expanduser()
+    return options
+
+
 def open_source(spec: str | Path | dict[str, Any]) -> Source:
     """A path, or {path, format?, name?, media_root?, split?}, -> the source. Mixture keys are allowed and ignored.
 
