@@ -115,6 +115,8 @@ class RadioVisionModel(RadioModel):
         if mean is None:  # `make_preprocessor_external()`: the caller has normalised
             return patches
         channels = mean.shape[0]
+        if patches.dtype == torch.uint8:  # caches keep 0..255
+            patches = patches.float() / 255
         split = patches.float().view(patches.shape[0], -1, channels, self.config.patch_size**2)
         normal = (split - mean.float().view(channels, 1)) / self.input_conditioner.norm_std.float().view(channels, 1)
         return normal.view(patches.shape)

@@ -9,11 +9,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from projectors.components import get_projector
 from vlm.errors import RadioVLMError
 from vlm.fingerprint import geometry_fingerprint
+from vlm.geometry import check_geometry
 from vlm.migrations import FORMAT_VERSION, migrate_config
 
 SPECIAL_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
-GEOMETRY = {"mode": "dynamic", "min_num_patches": 256, "max_num_patches": 4096}
-VIDEO = {"max_frames": 8, "fps": 2.0, "temporal_patch_size": 1, "max_num_patches": 1024}
+VIDEO = {"max_frames": 8, "fps": 2.0, "temporal_patch_size": 1, "max_num_patches": None, "frame_labels": True}
 
 
 def _sub_config(value: dict | PreTrainedConfig | None, name: str, default_type: str) -> PreTrainedConfig:
@@ -43,7 +43,8 @@ class RadioVLMConfig(PreTrainedConfig):
         special_tokens: the string of each role, by which the ids were looked up.
         geometry: `mode` "dynamic" | "fixed", `patch_size`, `multiple` (grid sides are multiples of it),
             `min_num_patches`, `max_num_patches`, `size` [h, w] in pixels (fixed only).
-        video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet), `max_num_patches` per frame.
+        video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet), `max_num_patches` per frame (None: as
+            images), `frame_labels` (whether a line of text announces each frame).
         format_version: version of the checkpoint layout, see `migrations.py`.
         tie_word_embeddings: as in the language model; taken from `text_config`.
     """
@@ -80,9 +81,16 @@ class RadioVLMConfig(PreTrainedConfig):
         self.special_tokens = {**SPECIAL_TOKENS, **(special_tokens or {})}
         downsample = self.projector_config.get("downsample", 1)
         derived = {"patch_size": self.vision_config.patch_size, "multiple": downsample}
-        self.geometry = {**GEOMETRY, **derived, **(geometry or {})}
+        try:
+            self.geometry = check_geometry({**derived, **(geometry or {})})
+        except ValueError as error:
+            raise RadioVLMError(str(error)) from error
         self.video = {**VIDEO, **(video or {})}
         self.format_version = format_version
+        # transformers would overwrite the choices of parts that are built already, with None (which is no causal mask)
+        for choice in ("attn_implementation", "experts_implementation"):
+            chosen = {name: getattr(getattr(self, name), f"_{choice}", None) for name in self.sub_configs}
+            kwargs.setdefault(choice, chosen)
         super().__init__(**kwargs)
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self._check()
@@ -90,8 +98,6 @@ class RadioVLMConfig(PreTrainedConfig):
     def _check(self) -> None:
         """Raise RadioVLMError for fields that contradict each other, naming both and the fix."""
         geometry, vision, projector = self.geometry, self.vision_config, self.projector_config
-        if geometry["mode"] not in ("dynamic", "fixed"):
-            raise RadioVLMError(f"geometry['mode'] is {geometry['mode']!r}; known: dynamic, fixed")
         if geometry["patch_size"] != vision.patch_size:
             raise RadioVLMError(
                 f"geometry['patch_size'] ({geometry['patch_size']}) and vision_config.patch_size ({vision.patch_size}) "
@@ -102,17 +108,6 @@ class RadioVLMConfig(PreTrainedConfig):
             raise RadioVLMError(
                 f"geometry['multiple'] ({geometry['multiple']}) must be a multiple of projector_config['downsample'] "
                 f"({downsample}): leave it out of geometry, or set projector_config['odd_grids'] to 'pad'"
-            )
-        if geometry["mode"] == "fixed":
-            size, step = geometry.get("size"), geometry["patch_size"] * geometry["multiple"]
-            if not size or len(size) != 2 or any(side % step or side < step for side in size):
-                raise RadioVLMError(
-                    f"geometry['mode'] 'fixed' needs geometry['size'] [height, width], multiples of {step}; got {size}"
-                )
-        elif geometry["min_num_patches"] > geometry["max_num_patches"]:
-            raise RadioVLMError(
-                f"geometry['min_num_patches'] ({geometry['min_num_patches']}) exceeds geometry['max_num_patches'] "
-                f"({geometry['max_num_patches']})"
             )
         frames, built = self.video["temporal_patch_size"], getattr(vision, "video_temporal_patch_size", None) or 1
         if frames not in (1, built):

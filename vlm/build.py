@@ -1,0 +1,108 @@
+"""Building an untrained model: an encoder, a fresh projector and a language model put together, tokens included."""
+
+import copy
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RadioConfig,
+    RadioModel,
+)
+
+from encoders.radio_vision import RadioVisionModel
+from vlm.configuration_radio_vlm import SPECIAL_TOKENS, RadioVLMConfig
+from vlm.image_processing_radio_vlm import RadioVLMImageProcessor
+from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
+from vlm.processing_radio_vlm import RadioVLMProcessor
+from vlm.special_tokens import add_special_tokens, check_special_tokens, fit_embeddings
+
+
+def build_vlm(
+    vision: RadioConfig | RadioModel,
+    text: PreTrainedConfig | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    projector: dict | None = None,
+    geometry: dict | None = None,
+    video: dict | None = None,
+    special_tokens: dict[str, str] | None = None,
+) -> tuple[RadioVLMForConditionalGeneration, RadioVLMProcessor]:
+    """Put the parts together.
+
+    Models keep their weights (and are used, not copied); configs give random weights on the current default device,
+    `torch.device("meta")` included. The tokenizer is copied before tokens are added.
+
+    Args:
+        projector: overrides of the projector's defaults, `{"type": ...}` chooses another one.
+        geometry, video, special_tokens: overrides, see `RadioVLMConfig`.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    strings = {**SPECIAL_TOKENS, **(special_tokens or {})}
+    before = len(tokenizer)
+    known = set(tokenizer.get_vocab().values())
+    ids = add_special_tokens(tokenizer, strings)
+
+    if isinstance(text, PreTrainedConfig):
+        text = AutoModelForCausalLM.from_config(copy.deepcopy(text), trust_remote_code=False)
+    _check_tie(text)
+    fit_embeddings(text, before, len(tokenizer), sorted(set(ids.values()) - known))
+    if isinstance(vision, PreTrainedConfig):
+        vision = RadioVisionModel._from_config(copy.deepcopy(vision))
+    elif not isinstance(vision, RadioVisionModel):
+        vision = adopt_radio(vision)
+
+    config = RadioVLMConfig(
+        vision_config=vision.config,
+        text_config=text.config,
+        projector_config=projector,
+        geometry=geometry,
+        video=video,
+        special_tokens=strings,
+        **{f"{role}_token_id": token for role, token in ids.items()},
+    )
+    model = RadioVLMForConditionalGeneration(config, vision_model=vision, language_model=text)
+    embeddings = model.get_input_embeddings().weight
+    model.multi_modal_projector.to(dtype=embeddings.dtype)
+    if not embeddings.is_meta:
+        model.multi_modal_projector.to(device=embeddings.device)
+    if getattr(text, "generation_config", None) is not None:
+        model.generation_config = copy.deepcopy(text.generation_config)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(model.generation_config, name, None) is None:
+            setattr(model.generation_config, name, getattr(tokenizer, name))
+    processor = RadioVLMProcessor(
+        RadioVLMImageProcessor(geometry=config.geometry),
+        tokenizer,
+        projector_config=config.projector_config,
+        video=config.video,
+        special_tokens=config.special_tokens,
+    )
+    return model, processor
+
+
+def load_vlm(path: str, **kwargs) -> tuple[RadioVLMForConditionalGeneration, RadioVLMProcessor]:
+    """Model and processor of a checkpoint, their tokens compared; keyword arguments go to the model."""
+    model = RadioVLMForConditionalGeneration.from_pretrained(path, **kwargs)
+    processor = RadioVLMProcessor.from_pretrained(path)
+    check_special_tokens(model.config, processor.tokenizer)
+    return model, processor
+
+
+def adopt_radio(native: RadioModel) -> RadioVisionModel:
+    """A `RadioVisionModel` holding the very parameters of a native `RadioModel`."""
+    with torch.device("meta"):
+        vision = RadioVisionModel(native.config)
+    vision.load_state_dict(native.state_dict(keep_vars=True), assign=True)
+    return vision.train(native.training)
+
+
+def _check_tie(text: PreTrainedModel) -> None:
+    """A config that claims a tie its weights do not have would tie them on the next load: the weights win."""
+    head = text.get_output_embeddings()
+    if head is None or not getattr(text.config, "tie_word_embeddings", False) or head.weight.is_meta:
+        return
+    source = text.get_input_embeddings().weight
+    if head.weight is not source and not torch.equal(head.weight, source) and text._tied_weights_keys:
+        text.config.tie_word_embeddings = False
