@@ -85,6 +85,7 @@ def quiet_libraries() -> None:
     import transformers
 
     transformers.logging.set_verbosity_warning()
+    transformers.logging.disable_progress_bar()
     for name in ("DeepSpeed", "accelerate", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)

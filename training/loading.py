@@ -1,5 +1,7 @@
 """What a stage starts from: model and processor of a folder or hub id, the training mixture, the held-out samples."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -38,7 +40,8 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
 def build_data(recipe: Recipe, processor, machine: Machine) -> tuple[TrainingDataset, DataLoader, dict[str, list]]:
     """Training dataset, its loader for this rank, and the encoded held-out samples by source name."""
     data, train = recipe.data, recipe.train
-    dataset = _dataset(recipe, data.sources, processor, cache=data.cache)
+    bad = Path(recipe.output_dir) / "bad_samples.jsonl"
+    dataset = _dataset(recipe, data.sources, processor, cache=data.cache, report_path=bad)
     loader = build_loader(
         dataset, processor, batch_size=train.per_device_batch_size, rank=machine.rank, world_size=machine.world_size,
         seed=recipe.seed, num_workers=data.num_workers, group_by_length=data.group_by_length,
@@ -52,10 +55,11 @@ def build_data(recipe: Recipe, processor, machine: Machine) -> tuple[TrainingDat
     return dataset, loader, heldout
 
 
-def _dataset(recipe: Recipe, sources: list[Source], processor, cache: bool = False) -> TrainingDataset:
-    mixture = Mixture(sources=[source.as_dict() for source in sources], seed=recipe.seed, root=recipe.data.root)
+def _dataset(recipe: Recipe, sources: list[Source], processor, **options) -> TrainingDataset:
+    data = recipe.data
+    mixture = Mixture(sources=[source.as_dict() for source in sources], seed=recipe.seed, root=data.root)
     return TrainingDataset(
-        mixture, processor, max_length=recipe.data.max_length, bad_share_limit=recipe.data.bad_share_limit, cache=cache
+        mixture, processor, max_length=data.max_length, bad_share_limit=data.bad_share_limit, **options
     )
 
 

@@ -120,13 +120,12 @@ def _muon_class() -> type:
 
         def _clip(self, parameters: list[torch.Tensor]) -> None:
             """Scale the gradients of one group so that their norm over all ranks is at most max_grad_norm."""
+            if not parameters:  # ZeRO empties the groups that are not having their turn, the same ones on every rank
+                return
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if not gradients:
-                if not self.partitioned:
-                    return
-                total = torch.zeros((), device=parameters[0].device)
-            else:
-                total = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
+            total = torch.zeros((), device=parameters[0].device)
+            for gradient in gradients:
+                total += gradient.float().square().sum()
             if self.partitioned:
                 torch.distributed.all_reduce(total)
             factor = (self.max_grad_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)

@@ -140,6 +140,9 @@ class Train:
     """Samples a process takes in one forward pass."""
     gradient_accumulation_steps: int = 1
     """Forward passes that make one optimizer step."""
+    global_batch_size: int | None = None
+    """Samples of one optimizer step over all processes; gradient_accumulation_steps then follows from the number of
+    processes."""
     optimizer: str = "adamw"
     """`adamw`, or `muon` for the hidden matrices (convolutions, embeddings, heads, tables, norms stay with AdamW)."""
     learning_rate: float = 1e-4
@@ -199,6 +202,10 @@ class Train:
             f"train.save_total_limit = {self.save_total_limit} must be 2 or more: a kill while saving must leave one",
         )
         _require(0 <= self.warmup_ratio < 1, f"train.warmup_ratio = {self.warmup_ratio} must be in [0, 1)")
+        _require(
+            self.global_batch_size is None or self.gradient_accumulation_steps == 1,
+            "train.global_batch_size and train.gradient_accumulation_steps are both set: keep one of them",
+        )
         _require(len(self.betas) == 2, f"train.betas = {self.betas} must be two numbers")
         _require(
             self.max_seconds is None or self.max_seconds > 0, f"train.max_seconds = {self.max_seconds} must be above 0"
@@ -240,6 +247,19 @@ class Recipe:
         """Whether any trainable module hands its matrices to Muon."""
         parts = (getattr(self.modules, name) for name in ("vision", "projector", "text"))
         return any((part.optimizer or self.train.optimizer) == "muon" for part in parts if not part.freeze)
+
+    def accumulation(self, world_size: int) -> int:
+        """Forward passes that make one optimizer step on `world_size` processes."""
+        train = self.train
+        if train.global_batch_size is None:
+            return train.gradient_accumulation_steps
+        steps, rest = divmod(train.global_batch_size, train.per_device_batch_size * world_size)
+        _require(
+            steps > 0 and rest == 0,
+            f"train.global_batch_size = {train.global_batch_size} is not a multiple of train.per_device_batch_size = "
+            f"{train.per_device_batch_size} times {world_size} processes: change one of them",
+        )
+        return steps
 
     def check_runnable(self) -> None:
         """Raise RecipeError when a field that only a real run needs is missing."""

@@ -1,7 +1,7 @@
 """From a YAML file and `key=value` words to a Recipe, and from the field docstrings to `--help`.
 
 One way in: every option is a dataclass field. `train.learning_rate=3e-4` names it in full, `learning_rate=3e-4` is
-enough where only one section has a field of that name.
+enough where only one section has a field of that name (those of single modules are always named in full).
 """
 
 import ast
@@ -126,6 +126,7 @@ def _apply_override(tree: dict, word: str) -> None:
     known = known_keys()
     if key not in known:
         matches = [name for name in known if name.rsplit(".", 1)[-1] == key]
+        matches = [name for name in matches if not name.startswith("modules.")] or matches
         if len(matches) != 1:
             if matches:
                 raise RecipeError(f"{key!r} is ambiguous: write one of {', '.join(matches)}")

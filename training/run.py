@@ -109,6 +109,8 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     trainer.add_callback(Progress(clock, title, machine.world_size))
     trainer.add_callback(CompleteMark())
     if machine.is_main:
+        if recipe.train.tensorboard:
+            trainer.add_callback(_tensorboard(output / "tensorboard"))
         save_table(table, output)
         (output / "recipe.json").write_text(json.dumps(to_dict(recipe), indent=1) + "\n", encoding="utf-8")
     check_tags(groups)
@@ -142,6 +144,14 @@ def _library_callbacks() -> list[type]:
     return [PrinterCallback, ProgressCallback]
 
 
+def _tensorboard(folder: Path):
+    """The library's tensorboard callback with our folder (its own choice is settable by environment only)."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+
 def _training_arguments(recipe: Recipe, machine: Machine):
     """TrainingArguments of a recipe; also starts the process group."""
     from transformers import TrainingArguments
@@ -153,11 +163,11 @@ def _training_arguments(recipe: Recipe, machine: Machine):
         deepspeed = deepspeed_config(recipe)
     schedule = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(train.schedule, train.schedule)
     decay = {"num_decay_steps": max(1, train.max_steps // 5)} if train.schedule == "wsd" else None
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=recipe.output_dir,
         max_steps=train.max_steps,
         per_device_train_batch_size=train.per_device_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        gradient_accumulation_steps=recipe.accumulation(machine.world_size),
         learning_rate=train.learning_rate,
         lr_scheduler_type=schedule,
         lr_scheduler_kwargs=decay,
@@ -176,13 +186,19 @@ def _training_arguments(recipe: Recipe, machine: Machine):
         save_strategy="steps" if train.save_steps else "no",
         save_steps=train.save_steps or 500,
         save_total_limit=train.save_total_limit,
-        report_to=["tensorboard"] if train.tensorboard and machine.is_main else [],
+        report_to=[],
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
+    _ = args.device  # starts the process group
+    if deepspeed is not None:
+        import deepspeed as library
+
+        library.init_distributed(verbose=False)  # on CPU accelerate starts torch's group only; ZeRO-3 asks DeepSpeed's
+    return args
 
 
 def deepspeed_config(recipe: Recipe) -> dict:

@@ -1,4 +1,4 @@
-"""transformers.Trainer with the few things a staged VLM needs: our optimizer groups, our loader, a token-averaged loss.
+"""transformers.Trainer with the few things a staged VLM needs: our optimizer groups, our loader, counting.
 
 Checkpoints, resume, schedules and DeepSpeed stay the library's. `_save_checkpoint` is deliberately not overridden:
 doing that is how other trainers lose the ability to resume their first stage.
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from training.callbacks import Throughput
-from training.heldout import labelled_tokens
 from training.optimizers import build_optimizer
 from training.recipe import Recipe
 
@@ -27,10 +26,6 @@ class StageTrainer(Trainer):
         self.recipe, self.groups, self.loader = recipe, groups, loader
         super().__init__(**kwargs)
         self.throughput = Throughput(self.args.device)
-        # The mean over labelled tokens is taken over all ranks and accumulation steps (compute_loss), so the Trainer
-        # has to count them for us and must not scale once more.
-        self.model_accepts_loss_kwargs = True
-        self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> DataLoader:
         """The stage's loader as it is: accelerate would shard it a second time."""
@@ -52,17 +47,9 @@ class StageTrainer(Trainer):
         return batches, count
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Loss per labelled token, averaged over every token of the step rather than over the ranks' own means.
-
-        The model returns the mean over its own n labelled tokens. Weighted with n * world_size / N, the mean over the
-        ranks that data parallelism takes is the mean over all N tokens.
-        """
+        """As the library's: the model divides its summed loss by the labelled tokens of all ranks and micro-batches."""
         inputs = {key: value for key, value in inputs.items() if key not in NOT_FOR_THE_MODEL}
-        outputs = model(**inputs)
-        loss = outputs.loss
-        if num_items_in_batch is not None:
-            loss = loss * (labelled_tokens(inputs["labels"]) * self.args.world_size / num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _prepare_input(self, data):
         """Move to the device but keep dtypes: pixels stay fp32 until the encoder has normalised them."""
