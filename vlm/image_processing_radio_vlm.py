@@ -58,6 +58,8 @@ def to_tensor(image) -> torch.Tensor:
     """
     if isinstance(image, Image.Image):
         return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+    if isinstance(image, np.ndarray) and not image.flags.writeable:
+        image = image.copy()
     pixels = torch.as_tensor(image)
     if pixels.ndim == 2:
         pixels = pixels[None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vlm.errors import RadioVLMError
 
-_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*")
+_EMPTY_THINK = re.compile(r"(?:<think>\s*</think>\s*)+")
 _OPEN_THINK = re.compile(r"<think>\s*")
 
 

@@ -4,6 +4,8 @@ Placeholder counts come from the projector's own `num_tokens`, so they equal the
 never cut: what does not fit, does not match or has nothing to learn from is a `SampleError` that names it.
 """
 
+import re
+
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
@@ -12,6 +14,9 @@ from projectors.components import num_tokens, static_source
 from vlm.chat import (
     CHATML_TEMPLATE,
     GENERATION_TAG,
+    LITERAL,
+    MEDIA,
+    SENTINEL,
     ControlGuard,
     Conversation,
     MediaItem,
@@ -120,6 +125,8 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         key = (chat_template, len(tokenizer), tuple(self.special_tokens.values()), id(tokenizer))
         state = self._cache.get(key)
         if state is None:
+            # templates add these to strings; a tokenizer without one has an empty one
+            variables = {"bos_token": "", "eos_token": "", **tokenizer.special_tokens_map}
             family = find_family(chat_template)
             markers = family_markers(family, tokenizer.eos_token)
             control = control_strings(tokenizer, chat_template, (*markers, *self.special_tokens.values()))
@@ -131,10 +138,10 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
                 "family": family,
                 "guard": ControlGuard(control),
                 "encoder": TextEncoder(tokenizer, control),
-                "as_items": not takes_strings(chat_template, dict(tokenizer.special_tokens_map)),
+                "as_items": not takes_strings(chat_template, variables),
                 "chunks": {"image": start + self.image_token + end, "video": start + self.video_token + end},
                 "ids": {"image": self.image_token_id, "video": self.video_token_id},
-                "variables": dict(tokenizer.special_tokens_map),
+                "variables": variables,
                 "has_tags": bool(GENERATION_TAG.search(chat_template)),
             }
             self._cache = {key: state} if len(self._cache) > 8 else {**self._cache, key: state}
@@ -194,8 +201,10 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             want_labels = not add_generation_prompt if return_labels is None else return_labels
             state = self._template_state(chat_template)
             variables = {**state["variables"], "add_generation_prompt": add_generation_prompt, **template_variables}
-            messages = _with_thinking_switch(messages, chat_template, template_variables.get("enable_thinking"))
             chat = flatten(messages, state["guard"])
+            chat.messages = _with_thinking_switch(
+                chat.messages, chat_template, template_variables.get("enable_thinking")
+            )
             rendered = render(chat, chat_template, state["as_items"], want_labels and state["has_tags"], variables)
             spans = rendered.spans
             if want_labels and not state["has_tags"]:
@@ -211,7 +220,8 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             if want_labels:
                 encoded["labels"] = torch.tensor(labels)
                 if return_labels is None and bool((encoded["labels"] == -100).all()):
-                    shown = rendered.text if len(rendered.text) < 300 else rendered.text[:300] + "…"
+                    shown = self._readable(rendered.text, chat)
+                    shown = shown if len(shown) < 300 else shown[:300] + "…"
                     raise SampleError(f"no assistant words to learn from in {shown!r}", reason="no_labels")
             return encoded
         except SampleError as error:
@@ -231,7 +241,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
 
         def rendering(count: int, prompt: bool) -> str:
             part = Conversation(chat.messages[:count])
-            part.media = [None] * sum(ord(c) >= 0x100000 for m in part.messages for c in m["content"])
+            part.media = [None] * sum(ord(c) >= MEDIA for m in part.messages for c in m["content"])
             return render(
                 part, chat_template, state["as_items"], False, {**variables, "add_generation_prompt": prompt}
             ).text
@@ -240,7 +250,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         return spans_by_growth([(rendering(i, True), rendering(i + 1, False)) for i in turns], text)
 
     def collate(self, encoded: list[dict], padding_side: str = "right") -> dict:
-        """Samples of `encode` -> one padded batch with attention_mask and, with media, the string `geometry_fingerprint`."""
+        """Samples of `encode` -> one padded batch; with media it also names the `geometry_fingerprint`."""
         pad_id = self.tokenizer.pad_token_id
         if pad_id is None:
             pad_id = self.tokenizer.eos_token_id or 0
@@ -303,13 +313,20 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         chat_template = chat_template or self.chat_template
         state = self._template_state(chat_template)
         variables = {**state["variables"], "add_generation_prompt": prompt, **variables}
-        chat = flatten(_with_thinking_switch(messages, chat_template, variables.get("enable_thinking")), state["guard"])
-        text = render(chat, chat_template, state["as_items"], False, variables).text
-        for i, literal in enumerate(chat.literals):
-            text = text.replace(chr(0xF0000 + i), literal)
-        for i, item in enumerate(chat.media):
-            text = text.replace(chr(0x100000 + i), self.special_tokens[item.kind])
-        return text
+        chat = flatten(messages, state["guard"])
+        chat.messages = _with_thinking_switch(chat.messages, chat_template, variables.get("enable_thinking"))
+        return self._readable(render(chat, chat_template, state["as_items"], False, variables).text, chat)
+
+    def _readable(self, text: str, chat: Conversation) -> str:
+        """A rendered prompt with literals back in place and one tag for each media item."""
+
+        def shown(match: re.Match) -> str:
+            code = ord(match[0])
+            return (
+                self.special_tokens[chat.media[code - MEDIA].kind] if code >= MEDIA else chat.literals[code - LITERAL]
+            )
+
+        return SENTINEL.sub(shown, text)
 
     def __call__(
         self,
@@ -356,9 +373,9 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
 
 def _with_thinking_switch(messages: list[dict], chat_template: str, enable_thinking: bool | None) -> list[dict]:
     """For templates steered by `/think` and `/no_think` in the text (Nemotron Nano v2), not by a variable."""
-    if enable_thinking is None or "enable_thinking" in chat_template or "/no_think" not in chat_template:
+    if enable_thinking is None or "/no_think" not in chat_template:
         return messages
     switch = "/think" if enable_thinking else "/no_think"
-    if messages and messages[0]["role"] == "system" and isinstance(messages[0]["content"], str):
+    if messages[0]["role"] == "system":
         return [{**messages[0], "content": f"{messages[0]['content']} {switch}"}, *messages[1:]]
     return [{"role": "system", "content": switch}, *messages]
