@@ -64,7 +64,8 @@ VISION_PRESETS: dict[str, VisionPreset] = {
             num_registers=3,
             summary_idxs=[0],
             initializer_range=0.06,
+            video_temporal_patch_size=2,
         ),
-        parameters=702_592,
+        parameters=899_200,
     ),
 }

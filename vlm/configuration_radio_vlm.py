@@ -13,7 +13,7 @@ from vlm.geometry import check_geometry
 from vlm.migrations import FORMAT_VERSION, migrate_config
 
 SPECIAL_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
-VIDEO = {"max_frames": 8, "fps": 2.0, "temporal_patch_size": 1, "max_num_patches": None, "frame_labels": True}
+VIDEO = {"max_frames": 8, "fps": 2.0, "max_num_patches": None, "frame_labels": True}
 
 
 def _sub_config(value: dict | PreTrainedConfig | None, name: str, default_type: str) -> PreTrainedConfig:
@@ -43,8 +43,8 @@ class RadioVLMConfig(PreTrainedConfig):
         special_tokens: the string of each role, by which the ids were looked up.
         geometry: `mode` "dynamic" | "fixed", `patch_size`, `multiple` (grid sides are multiples of it),
             `min_num_patches`, `max_num_patches`, `size` [h, w] in pixels (fixed only).
-        video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet), `max_num_patches` per frame (None: as
-            images), `frame_labels` (whether a line of text announces each frame).
+        video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet: 1 or that of `vision_config`),
+            `max_num_patches` per frame (None: as images), `frame_labels` (whether text announces each frame).
         format_version: version of the checkpoint layout, see `migrations.py`.
         tie_word_embeddings: as in the language model; taken from `text_config`.
     """
@@ -85,7 +85,8 @@ class RadioVLMConfig(PreTrainedConfig):
             self.geometry = check_geometry({**derived, **(geometry or {})})
         except ValueError as error:
             raise RadioVLMError(str(error)) from error
-        self.video = {**VIDEO, **(video or {})}
+        tubelet = {"temporal_patch_size": getattr(self.vision_config, "video_temporal_patch_size", None) or 1}
+        self.video = {**VIDEO, **tubelet, **(video or {})}
         self.format_version = format_version
         # transformers would overwrite the choices of parts that are built already, with None (which is no causal mask)
         for choice in ("attn_implementation", "experts_implementation"):
