@@ -12,7 +12,7 @@ EPILOG = """examples:
   radio-vlm chat --model runs/demo/export --image receipt.png --question "TOTAL?"
   radio-vlm chat --model runs/demo/export --video clip.mp4 --question "Which way does it move?"
   radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "How many lesions?"
-  radio-vlm chat --model runs/demo/export --image a.png --image b.png        a conversation about two images
+  radio-vlm chat --model runs/demo/export --image a.png b.png        a conversation about two images
 
 in a conversation:
   /image FILE   /video FILE   add a file to the next question
@@ -93,30 +93,10 @@ class Chat:
             answer = self.generate([asked])[0]
             self.messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
             return answer
-        transcript = self.session.run(self._generate_with_results, asked)
+        transcript = self.session.run(self.generate, asked)  # it logs each call and its result
         # the cards are put into the first turn on every run, so the plain turn is kept, and what followed it
         self.messages = [*asked, *transcript.messages[len(asked) :]]
         return transcript.answer
-
-    def _generate_with_results(self, conversations: list[list[dict]]) -> list[str]:
-        last = conversations[0]
-        if (
-            len(last) > 2
-            and last[-2]["role"] == "assistant"
-            and last[-1]["content"][0]["text"]
-            and self._called(last[-2])
-        ):
-            print(f"[expert] {last[-1]['content'][0]['text'].splitlines()[0]}", flush=True)
-        return self.generate(conversations)
-
-    @staticmethod
-    def _called(message: dict) -> bool:
-        from vlm.experts import ExpertError, parse_trigger
-
-        try:
-            return parse_trigger(message["content"][0]["text"]) is not None
-        except ExpertError:
-            return True
 
     def generate(self, conversations: list[list[dict]]) -> list[str]:
         """Answer one conversation, streaming to the terminal."""
@@ -128,19 +108,14 @@ class Chat:
             conversations[0], add_generation_prompt=True, return_dict=True, return_tensors="pt", **options
         )
         inputs = {key: value.to(self.model.device) if hasattr(value, "to") else value for key, value in inputs.items()}
-        sampling = (
-            {"do_sample": True, "temperature": self.args.temperature}
-            if self.args.temperature > 0
-            else {"do_sample": False}
-        )
         streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        settings = {"max_new_tokens": self.args.max_new_tokens, "do_sample": self.args.temperature > 0}
+        if settings["do_sample"]:
+            settings["temperature"] = self.args.temperature
         with torch.inference_mode():
-            output = self.model.generate(
-                **inputs, max_new_tokens=self.args.max_new_tokens, streamer=streamer, **sampling
-            )
-        return self.processor.tokenizer.decode(
-            output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        ).strip()
+            output = self.model.generate(**inputs, **settings, streamer=streamer)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        return [self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()]
 
 
 def converse(chat: Chat, items: list[dict], clip: dict) -> int:

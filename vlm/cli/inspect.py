@@ -17,7 +17,7 @@ DESCRIPTION = (
 EPILOG = """examples:
   radio-vlm inspect --model runs/demo/export
   radio-vlm inspect --model runs/demo/stage1 --recipe training/recipes/tiny/stage2.yaml
-  radio-vlm inspect --model runs/demo/export --image receipt.jpg --image page.png --video clip.mp4"""
+  radio-vlm inspect --model runs/demo/export --image receipt.jpg page.png --video clip.mp4"""
 
 # What decides which code runs: name on PyPI -> what it is for.
 PACKAGES = {
@@ -37,8 +37,9 @@ PACKAGES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
-    parser.add_argument("--image", action="append", default=[], type=Path, metavar="FILE", help="image or DICOM file")
-    parser.add_argument("--video", action="append", default=[], type=Path, metavar="FILE", help="video file")
+    many = {"nargs": "+", "action": "extend", "default": [], "type": Path, "metavar": "FILE"}
+    parser.add_argument("--image", help="images or DICOM files: show their tokens", **many)
+    parser.add_argument("--video", help="video files: show their tokens", **many)
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="training recipe: show what it would train")
     parser.add_argument("--depth", type=int, default=1, help="levels of modules in the parameter table (default: 1)")
 
@@ -100,21 +101,21 @@ def media_table(processor, images: list[Path], videos: list[Path]) -> str:
     from vlm.cli.media_items import media_item
     from vlm.media import load_image
 
+    patch = processor.image_processor.geometry["patch_size"]
     rows = []
-    for path in images:
-        picture = load_image(path)
-        encoded = processor.encode([{"role": "user", "content": [{"type": "image", "image": picture}]}])
-        h, w = encoded["image_grid_hw"][0].tolist()
-        patch = processor.image_processor.geometry["patch_size"]
-        tokens = int((encoded["mm_token_type_ids"] == 1).sum())
-        rows.append((path.name, f"{picture.width}×{picture.height}", f"{w * patch}×{h * patch}", f"{h}×{w}", tokens))
-    for path in videos:
-        encoded = processor.encode([{"role": "user", "content": [media_item(path, "video")]}])
-        t, h, w = encoded["video_grid_thw"][0].tolist()
-        patch = processor.image_processor.geometry["patch_size"]
-        tokens = int((encoded["mm_token_type_ids"] == 2).sum())
-        rows.append((path.name, "video", f"{w * patch}×{h * patch}", f"{t}×{h}×{w}", tokens))
-    return text_table(("file", "size (w×h)", "resized to", "grid", "tokens"), rows, right=(4,))
+    for kind, token_type, path in [("image", 1, path) for path in images] + [("video", 2, path) for path in videos]:
+        item = media_item(path, kind)
+        size = "video"
+        if kind == "image":
+            item["image"] = load_image(path)
+            size = f"{item['image'].width}×{item['image'].height}"
+        encoded = processor.encode([{"role": "user", "content": [item]}], return_labels=False)
+        *frames, h, w = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"][0].tolist()
+        grid = "×".join(map(str, [*frames, h, w]))
+        tokens = int((encoded["mm_token_type_ids"] == token_type).sum())
+        rows.append((path.name, size, f"{w * patch}×{h * patch}", grid, tokens, len(encoded["input_ids"])))
+    head = ("file", "size (w×h)", "resized to", "grid", "tokens", "whole prompt")
+    return text_table(head, rows, right=(4, 5))
 
 
 def trainable_table(model, recipe: Path) -> str:

@@ -25,7 +25,9 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", metavar="NAME", help="preset for every part that is not given (e.g. tiny)")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="a whole model by name (tiny); the options below override its parts"
+    )
     parser.add_argument("--vision", metavar="PRESET|ID|DIR", help="RADIO encoder: preset, hub id or folder")
     parser.add_argument("--llm", metavar="PRESET|ID|DIR", help="causal language model: preset, hub id or folder")
     parser.add_argument("--tokenizer", metavar="ID|DIR", help="tokenizer, if not the language model's own")
@@ -41,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", nargs="+", metavar="KEY=VALUE", default=[], help="e.g. max_frames=8 fps=2.0 (default: these)"
     )
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto, as stored)")
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
+        help="dtype of the whole model (default: auto, that of the language model)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of all new weights (default: 0)")
     parser.add_argument("--random", action="store_true", help="random weights everywhere; read configs, no weights")
     parser.add_argument("--meta", action="store_true", help="print the plan and stop; allocates and downloads nothing")
@@ -53,10 +58,11 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(preset_list())
         return 0
-    from vlm.cli.parts import load_parts, parse_pairs
+    from vlm.cli.parts import load_parts, model_preset, parse_pairs
     from vlm.errors import RadioVLMError
 
-    vision_name, llm_name = args.vision or args.preset, args.llm or args.preset
+    preset = model_preset(args.preset)
+    vision_name, llm_name = args.vision or preset.get("vision"), args.llm or preset.get("llm")
     if not vision_name or not llm_name:
         raise RadioVLMError("name both parts: --vision and --llm (or --preset tiny); --list shows what is known")
     if not args.meta and args.out is None:
@@ -64,32 +70,52 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.is_dir() and any(args.out.iterdir()) and not args.meta:
         if not (args.out / "config.json").is_file():
             raise RadioVLMError(f"{args.out} is not empty and holds no checkpoint; give another --out")
-    import torch
-
-    from vlm.build import build_vlm
-
-    torch.manual_seed(args.seed)
-    parts = load_parts(vision_name, llm_name, args.tokenizer, args.dtype, weights=not (args.meta or args.random))
     options = {
-        "projector": parse_pairs(args.projector, "--projector") or None,
-        "geometry": parse_pairs(args.geometry, "--geometry") or None,
-        "video": parse_pairs(args.video, "--video") or None,
+        name: {**preset.get(name, {}), **parse_pairs(getattr(args, name), f"--{name}")} or None
+        for name in ("projector", "geometry", "video")
     }
-    if args.meta:
-        with torch.device("meta"):
-            model, processor = build_vlm(parts.vision, parts.text, parts.tokenizer, **options)
-    else:
-        model, processor = build_vlm(parts.vision, parts.text, parts.tokenizer, **options)
-    model.config.base_models = {"vision": parts.vision_origin, "text": parts.text_origin}
-    print(plan(model, processor, parts))
+    words = (vision_name, llm_name, args.tokenizer, args.dtype)
+
+    # First without weights: a mistake shows before anything large is fetched, and so does the plan.
+    parts = load_parts(*words, weights=False, download=not args.meta)
+    print(plan(build(parts, options, on_meta=True), parts), flush=True)
     if args.meta:
         return 0
-    if args.dtype != "auto":
-        model.to(getattr(torch, args.dtype))
+    import torch
+
+    if not args.random:
+        parts = load_parts(*words)
+    torch.manual_seed(args.seed)
+    model, processor = build(parts, options)
+    cast(model, model.language_model.dtype if args.dtype == "auto" else getattr(torch, args.dtype))
     model.save_pretrained(args.out)
     processor.save_pretrained(args.out)
     print(f"\nwritten to {args.out}\nnext: radio-vlm inspect --model {args.out}")
     return 0
+
+
+def build(parts, options: dict, on_meta: bool = False):
+    """`vlm.build.build_vlm`, and where the parts came from noted in the config. Returns (model, processor)."""
+    import torch
+
+    from vlm.build import build_vlm
+    from vlm.errors import RadioVLMError
+
+    try:
+        with torch.device("meta" if on_meta else "cpu"):
+            model, processor = build_vlm(parts.vision, parts.text, parts.tokenizer, **options)
+    except ValueError as error:  # what does not fit together, worded by the part that refused
+        raise RadioVLMError(str(error)) from error
+    model.config.base_models = {"vision": parts.vision_origin, "text": parts.text_origin}
+    return model, processor
+
+
+def cast(model, dtype) -> None:
+    """One dtype for the whole model, as it will be opened; what must stay float32 keeps what it has."""
+    kept = model._keep_in_fp32_modules_strict or ()
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in kept):
+            parameter.data = parameter.data.to(dtype)
 
 
 def preset_list() -> str:
@@ -102,11 +128,12 @@ def preset_list() -> str:
     return text_table(("for", "preset", "hub id"), rows)
 
 
-def plan(model, processor, parts) -> str:
+def plan(built: tuple, parts) -> str:
     """What will be built: parts, parameters, tokens for a few image sizes."""
     from projectors.components import num_tokens
     from vlm.geometry import plan_image
 
+    model, _ = built
     config = model.config
     origins = {"vision_model": parts.vision_origin, "language_model": parts.text_origin}
     rows = [(name, count(n), f"{n:,}", origins.get(name, "new")) for name, n in parameter_rows(model)]

@@ -11,6 +11,17 @@ from typing import Any
 
 from vlm.errors import RadioVLMError
 
+# Whole models by name: the parts, and settings that only fit together. `--vision`, `--llm` and the rest override them.
+MODEL_PRESETS: dict[str, dict[str, Any]] = {
+    # pictures of about 100 to 250 pixels a side, as in the embedded corpora, keep their size
+    "tiny": {
+        "vision": "tiny",
+        "llm": "tiny",
+        "geometry": {"min_num_patches": 4, "max_num_patches": 256},
+        "video": {"max_frames": 8, "max_num_patches": 64, "frame_labels": False},
+    }
+}
+
 
 @dataclass
 class Parts:
@@ -41,6 +52,16 @@ def _value(text: str) -> Any:
         return None if text.lower() in ("none", "null") else text
 
 
+def model_preset(name: str | None) -> dict[str, Any]:
+    """The whole-model preset called `name`; {} for None; an unknown name lists the known ones."""
+    if name is None:
+        return {}
+    if name not in MODEL_PRESETS:
+        known = ", ".join(MODEL_PRESETS)
+        raise RadioVLMError(f"--preset: unknown {name!r}; known: {known} (parts: --vision and --llm, see --list)")
+    return MODEL_PRESETS[name]
+
+
 def find_preset(name: str, presets: dict[str, Any]) -> tuple[str, Any] | None:
     """The preset called `name`, or whose hub id is `name`; letters may be of either case."""
     for key, preset in presets.items():
@@ -60,8 +81,13 @@ def check_known(name: str, presets: dict[str, Any], option: str) -> None:
         raise RadioVLMError(f"{option}: unknown preset {name!r}, and there is no such folder. Known presets:\n{known}")
 
 
-def load_parts(vision: str, llm: str, tokenizer: str | None, dtype: str, weights: bool) -> Parts:
-    """Configs (`weights=False`) or models with weights, for both parts. Raises `RadioVLMError` naming the option."""
+def load_parts(
+    vision: str, llm: str, tokenizer: str | None, dtype: str, weights: bool = True, download: bool = True
+) -> Parts:
+    """Configs or (`weights`) models with weights, for both parts. Raises `RadioVLMError` naming the option.
+
+    `download=False` fetches no tokenizer either: see `load_tokenizer`.
+    """
     from encoders.presets import VISION_PRESETS
     from llm.presets import LLM_PRESETS
 
@@ -69,7 +95,8 @@ def load_parts(vision: str, llm: str, tokenizer: str | None, dtype: str, weights
     check_known(llm, LLM_PRESETS, "--llm")
     vision_part, vision_origin = load_vision(vision, VISION_PRESETS, dtype, weights)
     text_part, text_origin = load_text(llm, LLM_PRESETS, dtype, weights)
-    return Parts(vision_part, text_part, load_tokenizer(tokenizer, llm, LLM_PRESETS), vision_origin, text_origin)
+    words = load_tokenizer(tokenizer, llm, LLM_PRESETS, download)
+    return Parts(vision_part, text_part, words, vision_origin, text_origin)
 
 
 def load_vision(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> tuple[Any, str]:
@@ -130,8 +157,11 @@ def load_text(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> 
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False), origin
 
 
-def load_tokenizer(name: str | None, llm: str, presets: dict[str, Any]) -> Any:
-    """The tokenizer of the language model, or the one named; a preset with random weights brings its own."""
+def load_tokenizer(name: str | None, llm: str, presets: dict[str, Any], download: bool = True) -> Any:
+    """The tokenizer of the language model, or the one named; a preset with random weights brings its own.
+
+    `download=False`: a hub id that is not in the local cache gets a stand-in, whose vocabulary is not the real one.
+    """
     from transformers import AutoTokenizer
 
     preset = find_preset(llm, presets)
@@ -139,7 +169,14 @@ def load_tokenizer(name: str | None, llm: str, presets: dict[str, Any]) -> Any:
         return preset[1].tokenizer()
     source = name or (preset[1].hub_id if preset else llm)
     with _explained("--tokenizer" if name else "--llm", source):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        try:
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=not download)
+        except OSError:
+            if download or Path(source).is_dir():
+                raise
+            from llm.tiny_tokenizer import build_byte_tokenizer
+
+            return build_byte_tokenizer()
 
 
 class _explained:

@@ -1,0 +1,16 @@
+"""An untrained tiny model with its processor, made as `radio-vlm new --preset tiny` makes it."""
+
+import torch
+
+
+def build_tiny(seed: int = 0, **options):
+    """(model in eval mode, processor); options go to `vlm.build.build_vlm`."""
+    from encoders.presets import VISION_PRESETS
+    from llm.presets import LLM_PRESETS
+    from vlm.build import build_vlm
+
+    torch.manual_seed(seed)
+    vision, text = VISION_PRESETS["tiny"], LLM_PRESETS["tiny"]
+    model, processor = build_vlm(vision.config(), text.config(), text.tokenizer(), **options)
+    model.config.base_models = {"vision": "preset:tiny", "text": "preset:tiny"}
+    return model.eval(), processor

@@ -1,0 +1,194 @@
+"""An exported checkpoint opens, computes the same and saves itself again where radio-vlm is not installed."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from transformers.dynamic_module_utils import get_imports, get_relative_imports
+
+from tests.helpers.bare_env import ROOTS, build, run_bare
+from vlm.export import ExportError, export, write_remote_code
+from vlm.self_contained import flatten_imports
+
+ALLOWED = {"torch", "transformers", "PIL", "numpy"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """An untrained tiny model with its processor."""
+    from tests.helpers.tiny_vlm import build_tiny
+
+    return build_tiny()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny, tmp_path_factory):
+    """What training leaves: `save_pretrained` of both, and files that do not belong to a hand-over."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "stage4"
+    for part in tiny:
+        part.save_pretrained(folder)
+    (folder / "optimizer.pt").write_text("large")
+    (folder.parent / "results.json").write_text(
+        json.dumps({"stages": {"stage4": {"documents": {"exact_match": 0.5, "controls": {"images_exchanged": 0.1}}}}})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint):
+    return export(checkpoint, checkpoint.parent / "export")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("bare") / "site")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, tmp_path_factory):
+    """The package's own results for an image and a video given as frames."""
+    model, processor = tiny
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (80, 112, 3), generator=generator, dtype=torch.uint8)
+    frames = torch.randint(0, 256, (3, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    pictures = [Image.fromarray(x.numpy()) for x in (image, *frames)]
+    content = [{"type": "image", "image": pictures[0]}, {"type": "video", "video": pictures[1:]}]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}]
+    inputs = processor.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    model.eval()
+    with torch.inference_mode():
+        logits = model(**inputs).logits
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    text = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    path = tmp_path_factory.mktemp("reference") / "reference.pt"
+    tensors = {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+    found = {"image": image, "frames": frames, "inputs": tensors, "logits": logits, "generated": ids, "text": text}
+    torch.save(found, path)
+    return path
+
+
+def check_bare(site, folder, reference, cwd):
+    """Run the check in the bare environment; returns what it found and the folder it saved to."""
+    from pathlib import Path
+
+    cwd.mkdir()
+    code = (Path(__file__).parents[1] / "helpers/bare_check.py").read_text()
+    done = run_bare(code, site, cwd, str(folder), str(reference), str(cwd / "again"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1]), cwd / "again"
+
+
+def assert_same(found):
+    assert found["same_inputs"]
+    for auto in ("AutoModel", "AutoModelForImageTextToText"):
+        assert found[auto]["class"] == "RadioVLMForConditionalGeneration"
+        assert found[auto]["largest_difference"] <= 1e-5
+        assert found[auto]["same_generation"]
+    assert found["pipeline_same_text"], found["pipeline_text"]
+
+
+def test_bare_environment_gives_the_same_and_saves_itself_whole(bare, exported, reference, tmp_path):
+    found, again = check_bare(bare, exported, reference, tmp_path / "first")
+    assert_same(found)
+    shutil.rmtree(tmp_path / "first/hf", ignore_errors=True)
+    found, twice = check_bare(bare, again, reference, tmp_path / "second")
+    assert_same(found)
+    code = {path.name: path.read_text() for path in exported.glob("*.py")}
+    for folder in (again, twice):
+        assert {path.name: path.read_text() for path in folder.glob("*.py")} == code
+
+
+def test_save_pretrained_alone_is_a_self_contained_folder(bare, checkpoint, reference, tmp_path):
+    found, _ = check_bare(bare, checkpoint, reference, tmp_path / "run")
+    assert_same(found)
+
+
+def test_the_code_of_the_model_card_runs(bare, exported, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 1
+    head = (
+        f"from PIL import Image\nfolder = {str(exported)!r}\nquestion = 'TOTAL?'\nimage = Image.new('RGB', (64, 48))\n"
+    )
+    done = run_bare(head + blocks[0], bare, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_files_obey_the_loader(exported):
+    """What transformers' scanner sees is what the code imports, docstrings included, and every file is there."""
+    for path in exported.glob("*.py"):
+        text, needed = flatten_imports(path.read_text(), path.name)
+        assert text == path.read_text(), "a second pass changes nothing"
+        assert set(get_relative_imports(path)) == {module[1:] for module in needed}, path.name
+        assert all((exported / f"{module[1:]}.py").is_file() for module in needed)
+        foreign = set(get_imports(path)) - ALLOWED
+        import sys
+
+        assert foreign <= sys.stdlib_module_names, f"{path.name} needs {foreign}"
+
+
+def test_only_the_chosen_projector_is_carried(exported):
+    names = {path.stem for path in exported.glob("*.py")}
+    assert "pixel_shuffle" in names and "mlp" not in names
+    assert "pkgutil" not in (exported / "components.py").read_text()
+
+
+def test_auto_maps(exported):
+    config = json.loads((exported / "config.json").read_text())
+    assert set(config["auto_map"]) == {
+        "AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor",
+    }  # fmt: skip
+    processor = json.loads((exported / "processor_config.json").read_text())
+    assert processor["auto_map"]["AutoProcessor"] == "processing_radio_vlm.RadioVLMProcessor"
+    assert (
+        processor["image_processor"]["auto_map"]["AutoImageProcessor"]
+        == "image_processing_radio_vlm.RadioVLMImageProcessor"
+    )
+
+
+def test_hand_over_has_the_weights_byte_for_byte_and_nothing_of_the_training(checkpoint, exported):
+    names = {path.name for path in exported.iterdir()}
+    assert {"README.md", "config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"} <= names
+    assert "optimizer.pt" not in names
+    for path in checkpoint.glob("*.safetensors"):
+        assert (exported / path.name).read_bytes() == path.read_bytes()
+    assert "| stage4 | 0.500 | 0.100 |" in (exported / "README.md").read_text()
+
+
+def test_write_remote_code_writes_what_save_pretrained_writes(tiny, exported, tmp_path):
+    written = write_remote_code(*tiny, tmp_path)
+    assert {path.name for path in written} == {path.name for path in exported.glob("*.py")}
+    assert all(path.read_text() == (exported / path.name).read_text() for path in written)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "only `radio_vlm` checkpoints"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no model"),
+        (lambda folder: (folder / "processor_config.json").unlink(), "no processor_config.json"),
+    ],
+)
+def test_a_broken_checkpoint_is_named(checkpoint, tmp_path, spoil, message):
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoint, folder)
+    spoil(folder)
+    with pytest.raises(ExportError, match=message):
+        export(folder, tmp_path / "out")
+
+
+def test_export_over_itself_and_from_nowhere_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="the checkpoint itself"):
+        export(checkpoint, checkpoint)
+    with pytest.raises(ExportError, match="no folder"):
+        export(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_bare_environment_is_bare(bare):
+    assert {"torch", "transformers", "PIL"} <= {path.name for path in bare.iterdir()}
+    assert not {"vlm", "accelerate", "peft", "torchvision", "deepspeed"} & {path.name for path in bare.iterdir()}
+    assert ROOTS == ("torch", "transformers", "pillow")
