@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.helpers.shared import shared_path
 
+from tests.helpers.shared import shared_path
 from vlm.geometry import check_geometry, grid_is_legal, plan_frame, plan_image
 
 SAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "omni" / "patch_grids_sample.json"

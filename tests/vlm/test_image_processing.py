@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.helpers.processing import picture
 
+from tests.helpers.processing import picture
 from vlm.image_processing_radio_vlm import RadioVLMImageProcessor, resize, to_patches, to_rgb, to_tensor
 
 GEOMETRY = {"min_num_patches": 4, "max_num_patches": 64}
