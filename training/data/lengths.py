@@ -15,7 +15,7 @@ from vlm.errors import SampleError
 CHARS_PER_TOKEN = 3.5
 TOKENS_PER_MEDIUM = {"image": 256, "video": 1024}
 TOKENS_PER_TURN = 4
-LOOK_CLOSER_UP_TO = 20_000  # samples; tokenizing and opening so many picture headers takes some seconds
+LOOK_CLOSER_UP_TO = 5_000  # samples; tokenizing and opening so many picture headers takes some seconds
 
 
 def estimated_lengths(samples, processor: Any) -> np.ndarray:

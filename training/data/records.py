@@ -53,6 +53,8 @@ def parse_record(record: Any, *, default_id: str, source: str, base_dir: Path | 
             raise RecordError("'meta' must be an object", "schema")
         messages, used = _messages(record)
         rest = {key: value for key, value in record.items() if key not in used | {"id", "source", "meta"}}
+        if "options" in rest and "answer" in rest:  # the letter is as right as the words
+            rest["answers"] = [rest["answer"], *rest.get("answers", [])]
         return Sample(
             sample_id, str(record.get("source") or source), messages, {**rest, **meta}, base_dir=base_dir, origin=origin
         )
@@ -76,7 +78,7 @@ def _messages(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
         return _with_leading_media(_from_pairs(record["texts"]), media), {"texts"} | media_keys
     if "question" in record and ("answers" in record or "answer" in record):
         # The gold answers stay in `meta` as well: evaluation reads them there.
-        return _with_leading_media(_from_question(record), media), {"question", "options"} | media_keys
+        return _with_leading_media(_from_question(record), media), {"question"} | media_keys
     for key in ("text", "caption"):
         if key in record and media:
             turns = [_turn("user", []), _turn("assistant", [_text(record[key])])]

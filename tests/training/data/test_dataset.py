@@ -178,6 +178,28 @@ def test_workers_report_into_one_file(spoiled, tmp_path):
     assert pickle.loads(pickle.dumps(dataset))[5]["sample_id"] == "s5"
 
 
+def test_with_the_real_processor(tmp_path):
+    """Text, images, a cut file: cached and uncached runs give the same batches."""
+    from tests.helpers.tiny_processor import tiny_processor
+    from training.data.collation import build_loader
+
+    folder, processor = good_folder(tmp_path / "d", 40), tiny_processor()
+    cut = folder / "images/7.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    datasets = [TrainingDataset(Mixture([folder]), processor, 200, 0.03, cache=cache) for cache in (False, True)]
+    datasets[1].warm(progress=False)
+    loaders = [build_loader(dataset, processor, 8, group_by_length=False) for dataset in datasets]
+    for one, other in zip(*loaders, strict=True):
+        assert one.keys() == other.keys() >= {"input_ids", "labels", "pixel_values", "image_grid_hw", "sample_ids"}
+        for key, value in one.items():
+            assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+    for dataset in datasets:
+        assert dataset.report()["ids"] == ["s7"] and dataset.report()["reasons"] == {"truncated_image": 1}
+        assert dataset[7]["sample_id"] == "s8"
+    exact = [len(datasets[0][index]["input_ids"]) for index in range(40)]
+    assert abs(datasets[0].lengths() - exact).max() < 40 and datasets[1].lengths().tolist() == exact
+
+
 def test_overhead_is_negligible(tmp_path):
     """This layer's own time a sample; `make check` measures it beside the real processor."""
 

@@ -58,6 +58,8 @@ def test_identity_and_meta():
     assert (sample.id, sample.source) == ("7", "s")
     assert sample.meta == {"metric": "anls", "kind": "k", "answers": ["A"]}
     assert parse({"question": "Q", "answers": ["A"]}).id == "f:1"
+    choice = parse({"question": "Q", "options": ["x", "y"], "answer": "B", "answers": ["y"]})
+    assert choice.messages[1]["content"][0]["text"] == "B" and choice.meta["answers"] == ["B", "y"]
     assert sample.has_answer() and not parse({"messages": [{"role": "user", "content": "Q"}]}).has_answer()
 
 

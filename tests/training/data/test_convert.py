@@ -1,0 +1,80 @@
+"""Label files -> LLaVA JSON and a held-out part; the same conversations as before, no picture in both."""
+
+import json
+
+import pytest
+
+from tests.helpers.data_folders import write_image, write_records
+from tests.helpers.shared import shared_path
+from tests.helpers.tiny_processor import tiny_processor
+from training.data.convert import convert
+from training.data.sources import DataError, open_source
+from training.data.validator import check
+
+
+def labels(folder, pictures=8, questions=3):
+    rows = []
+    for i in range(pictures):
+        write_image(folder / f"images/{i}.png", color=(i, 0, 0))
+        for j in range(questions):
+            rows.append(
+                {
+                    "id": f"p{i}q{j}",
+                    "image": f"images/{i}.png",
+                    "question": f"{j}?",
+                    "answers": ["A", "B"],
+                    "metric": "anls",
+                }
+            )
+    write_records(
+        folder, [*rows, {"id": "lost", "image": "images/none.png", "question": "?", "answers": ["A"]}], "labels.jsonl"
+    )
+    return folder / "labels.jsonl"
+
+
+def test_both_parts_read_back_alike(tmp_path):
+    path = labels(tmp_path / "d")
+    counts = convert(path, tmp_path / "out", test_share=0.25, task="mine")
+    assert counts == {"train": 18, "test": 6, "skipped": 1}
+    before = {sample.id: sample for sample in list(open_source(path))}
+    train, test = open_source(tmp_path / "out/train"), open_source(tmp_path / "out/test")
+    assert (train.format, test.format) == ("llava_json", "jsonl")
+    for sample in [*train, *test]:
+        assert sample.messages == before[sample.id].messages and sample.meta["answers"] == ["A", "B"]
+    pictures = [{reference for sample in part for _, reference in sample.media()} for part in (train, test)]
+    assert len(pictures[0]) == 6 and len(pictures[1]) == 2 and not pictures[0] & pictures[1]
+    assert test[0].meta["task"] == "mine" and test[0].meta["group"] in pictures[1] and test[0].meta["kind"] == "anls"
+    assert json.loads((tmp_path / "out/test/dataset.json").read_text())["n"] == 6
+    assert check([tmp_path / "out/train", tmp_path / "out/test"], tiny_processor(), max_length=500).ok
+
+
+def test_split_follows_the_seed(tmp_path):
+    path = labels(tmp_path / "d")
+    parts = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 2)):
+        convert(path, tmp_path / name, seed=seed)
+        parts.append([sample.id for sample in open_source(tmp_path / name / "test")])
+    assert parts[0] == parts[1] != parts[2]
+
+
+def test_refusals(tmp_path):
+    path = labels(tmp_path / "d", pictures=1)
+    with pytest.raises(DataError, match="nothing to train on"):
+        convert(path, tmp_path / "out")
+    assert convert(path, tmp_path / "out", test_share=0)["test"] == 0
+    with pytest.raises(DataError, match="is not empty"):
+        convert(path, tmp_path / "out", test_share=0)
+    with pytest.raises(DataError, match="test_share"):
+        convert(path, tmp_path / "new", test_share=1)
+
+
+@pytest.mark.parametrize("name", ["sroie_receipts", "pubtabnet", "charts", "videos", "dicom", "misc_docs"])
+def test_real_data_is_in_order(tmp_path, name):
+    """Real receipts, tables, charts, videos and DICOM files go through the converter and the check with a processor."""
+    folder = shared_path(f"data/{name}")
+    counts = convert(folder / "labels.jsonl", tmp_path / name)
+    assert counts["train"] and counts["test"]
+    report = check([tmp_path / name / "train", {"path": tmp_path / name / "test"}], tiny_processor(max_num_patches=256))
+    expected = {"dicom": {"missing_codec"}}.get(name, set())  # compressions that need a further package
+    assert set(report.reasons()) <= expected, report.problems
+    assert sum(one.samples for one in report.sources) == counts["train"] + counts["test"]
