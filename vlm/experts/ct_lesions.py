@@ -12,7 +12,7 @@ import numpy as np
 
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
 
-CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="number, side, size of lesions")
+CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
 MIN_PIXELS, MAX_PIXELS_SIDE = 3, 2048
 MIN_ROUNDNESS = 0.5

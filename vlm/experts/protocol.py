@@ -52,7 +52,7 @@ class ExpertCard:
                 raise ValueError(f"argument {argument!r} of expert {self.name} must match {ARGUMENT}")
 
     def line(self) -> str:
-        """One line for the prompt, e.g. `<LESIONS()> CT: number, side, size of lesions`."""
+        """One line for the prompt, e.g. `<LESIONS()> CT: lesions`."""
         return f"<{self.name}({'|'.join(self.arguments)})> {self.modality}: {self.returns}"
 
 
