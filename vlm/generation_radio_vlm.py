@@ -10,7 +10,7 @@ from transformers import GenerationMixin
 from transformers.masking_utils import create_masks_for_generate as default_masks
 
 from vlm.errors import RadioVLMError
-from vlm.visual_tokens import check_counts, feature_index, placeholder_masks
+from vlm.visual_tokens import check_counts, feature_index, has_media, placeholder_masks
 
 PIXEL_KEYS = ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw")
 BATCH_KEYS = (*PIXEL_KEYS, "mm_token_type_ids", "sample_ids", "geometry_fingerprint")
@@ -29,7 +29,7 @@ class PackedGenerationMixin(GenerationMixin):
         """Encode, then expand what has a batch dimension. Called exactly once by `generate`, also without beams."""
         batch = {key: model_kwargs.pop(key, None) for key in BATCH_KEYS}
         features = None
-        if batch["pixel_values"] is not None or batch["pixel_values_videos"] is not None:
+        if has_media(batch):
             features, index, offset = self._features_and_index(input_ids, batch, model_kwargs)
             if features is not None:
                 model_kwargs["visual_index"] = index

@@ -21,7 +21,7 @@ from vlm.quantized_loading import leave_vision_alone
 from vlm.self_contained import SelfContainedMixin
 from vlm.text_backbone import accepts, prepare_text_backbone
 from vlm.token_loss import loss_and_outputs
-from vlm.visual_tokens import check_counts, gather_features, placeholder_masks, scatter_features
+from vlm.visual_tokens import check_counts, gather_features, has_media, placeholder_masks, scatter_features
 
 
 @dataclass
@@ -173,12 +173,6 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
             pixel_values: (total_patches, C*P*P) in [0, 1], channel-major. image_grid_hw: (N, 2) patches.
             pixel_values_videos: (total_patches, T*C*P*P), frame-major. video_grid_thw: (V, 3), t counts tubelets.
         """
-        for pixels, grid, names in (
-            (pixel_values, image_grid_hw, "pixel_values / image_grid_hw"),
-            (pixel_values_videos, video_grid_thw, "pixel_values_videos / video_grid_thw"),
-        ):
-            if (pixels is None) != (grid is None):
-                raise RadioVLMError(f"{names}: pass both or neither")
         images = [] if image_grid_hw is None else [tuple(row) for row in image_grid_hw.tolist()]
         videos = [] if video_grid_thw is None else [(h, w) for t, h, w in video_grid_thw.tolist() for _ in range(t)]
         device = self.vision_model.embeddings.patch_projection.weight.device
@@ -224,8 +218,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         """`(inputs_embeds (B, L, D), features or None)`: text embeddings with every picture in its place."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        has_media = pixels["pixel_values"] is not None or pixels["pixel_values_videos"] is not None
-        if not has_media:
+        if not has_media(pixels):
             if self.training and torch.is_grad_enabled():
                 inputs_embeds = inputs_embeds + self._idle_media().to(inputs_embeds)
             return inputs_embeds, None

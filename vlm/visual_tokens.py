@@ -6,9 +6,19 @@ the placeholder ids decide. One placeholder per feature, or an error that names 
 
 import torch
 
-from vlm.errors import SampleError
+from vlm.errors import RadioVLMError, SampleError
 
 IMAGE, VIDEO = 1, 2
+
+
+def has_media(pixels: dict[str, torch.Tensor | None]) -> bool:
+    """Whether there are pixels of any kind; RadioVLMError when pixels come without grids or grids without pixels."""
+    found = False
+    for values, grids in (("pixel_values", "image_grid_hw"), ("pixel_values_videos", "video_grid_thw")):
+        if (pixels[values] is None) != (pixels[grids] is None):
+            raise RadioVLMError(f"{values} / {grids}: pass both or neither")
+        found |= pixels[values] is not None
+    return found
 
 
 def placeholder_masks(
