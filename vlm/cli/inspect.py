@@ -3,10 +3,11 @@
 import argparse
 import importlib.metadata
 import platform
+import textwrap
 from pathlib import Path
 
 from vlm.cli.tables import count, parameter_rows, text_table
-from vlm.errors import RadioVLMError
+from vlm.errors import RadioVLMError, SampleError
 
 HELP = "parameters, trainable table, geometry, token counts, versions"
 DESCRIPTION = (
@@ -54,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
         ("Geometry", settings_table(config)),
         ("Versions", version_table()),
     ]
+    processor = load_processor(args.model) if args.recipe or args.image or args.video else None
     if args.recipe:
-        sections.insert(1, (f"Trained by {args.recipe}", trainable_table(model, args.recipe)))
+        sections.insert(1, (f"Trained by {args.recipe}", trainable_table(model, processor.tokenizer, args.recipe)))
     if args.image or args.video:
-        processor = load_processor(args.model)
         sections.insert(len(sections) - 1, ("Tokens", media_table(processor, args.image, args.video)))
     print("\n\n".join(f"{title}\n{body}" for title, body in sections))
     return 0
@@ -79,48 +80,50 @@ def parameter_table(model, depth: int) -> str:
 
 def settings_table(config) -> str:
     """How inputs become tokens: the geometry, the projector, the video settings and the placeholder tokens."""
-    rows = [("image", _settings(config.geometry)), ("projector", _settings(config.projector_config))]
-    rows += [("video", _settings(config.video))]
     ids = {role: getattr(config, f"{role}_token_id", None) for role in ("image", "video", "image_start", "image_end")}
-    rows.append(
-        (
-            "tokens",
-            "  ".join(f"{config.special_tokens.get(role, role)}={i}" for role, i in ids.items() if i is not None),
-        )
-    )
+    tokens = {config.special_tokens.get(role, role): number for role, number in ids.items() if number is not None}
+    groups = {"image": config.geometry, "projector": config.projector_config, "video": config.video, "tokens": tokens}
+    rows = []
+    for name, values in groups.items():
+        words = "  ".join(f"{key}={value}".replace(" ", "") for key, value in values.items())
+        lines = textwrap.wrap(words, 90, break_long_words=False, break_on_hyphens=False)
+        rows += [(name if i == 0 else "", line) for i, line in enumerate(lines)]
     rows.append(("format", f"version {config.format_version}"))
     return text_table(("what", "settings"), rows)
 
 
-def _settings(values: dict) -> str:
-    return "  ".join(f"{key}={value}" for key, value in values.items())
-
-
 def media_table(processor, images: list[Path], videos: list[Path]) -> str:
-    """One row a file: its size, the grid it is resized to, and its tokens in the prompt."""
+    """One row a file: its size, the grid it is resized to, its tokens; below the table, what cannot be read."""
+    rows, refused = [], []
+    for kind, path in [("image", path) for path in images] + [("video", path) for path in videos]:
+        try:
+            rows.append(media_row(processor, kind, path))
+        except SampleError as error:
+            refused.append(f"cannot read {path.name}: {error.message}")
+    head = ("file", "size (w×h)", "resized to", "grid", "tokens", "whole prompt")
+    return "\n".join([text_table(head, rows, right=(4, 5)), *refused])
+
+
+def media_row(processor, kind: str, path: Path) -> tuple:
+    """The row of one file."""
     from vlm.cli.media_items import media_item
     from vlm.media import load_image
 
+    item, size = media_item(path, kind), "video"
+    if kind == "image":
+        item["image"] = load_image(path)
+        size = f"{item['image'].width}×{item['image'].height}"
+    encoded = processor.encode([{"role": "user", "content": [item]}], return_labels=False)
+    *frames, h, w = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"][0].tolist()
     patch = processor.image_processor.geometry["patch_size"]
-    rows = []
-    for kind, token_type, path in [("image", 1, path) for path in images] + [("video", 2, path) for path in videos]:
-        item = media_item(path, kind)
-        size = "video"
-        if kind == "image":
-            item["image"] = load_image(path)
-            size = f"{item['image'].width}×{item['image'].height}"
-        encoded = processor.encode([{"role": "user", "content": [item]}], return_labels=False)
-        *frames, h, w = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"][0].tolist()
-        grid = "×".join(map(str, [*frames, h, w]))
-        tokens = int((encoded["mm_token_type_ids"] == token_type).sum())
-        rows.append((path.name, size, f"{w * patch}×{h * patch}", grid, tokens, len(encoded["input_ids"])))
-    head = ("file", "size (w×h)", "resized to", "grid", "tokens", "whole prompt")
-    return text_table(head, rows, right=(4, 5))
+    tokens = int((encoded["mm_token_type_ids"] > 0).sum())
+    grid = "×".join(map(str, [*frames, h, w]))
+    return path.name, size, f"{w * patch}×{h * patch}", grid, tokens, len(encoded["input_ids"])
 
 
-def trainable_table(model, recipe: Path) -> str:
+def trainable_table(model, tokenizer, recipe: Path) -> str:
     """What the recipe trains, frozen parts included; made by the code that builds the optimizer in training."""
-    from training.freezing import apply_freezing, format_table
+    from training.freezing import apply_freezing, format_table, new_token_ids
     from training.freezing import trainable_table as table
     from training.optimizers import build_param_groups
     from training.recipe import RecipeError
@@ -128,9 +131,13 @@ def trainable_table(model, recipe: Path) -> str:
 
     try:
         settings = load_recipe(recipe)
-        groups = build_param_groups(model, settings, apply_freezing(model, settings.modules))
+        only_rows_of = apply_freezing(model, settings.modules)
+        groups = build_param_groups(model, settings, only_rows_of)
     except RecipeError as error:
         raise RadioVLMError(f"--recipe: {error}") from error
+    for group in groups:
+        if only_rows_of is not None and group["name"].startswith("new_embeddings"):
+            group["rows_parameters"] = len(new_token_ids(model, tokenizer)) * only_rows_of.shape[1]
     return format_table(table(model, groups))
 
 

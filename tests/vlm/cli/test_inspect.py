@@ -65,6 +65,9 @@ def test_tokens_of_an_image(folder, capsys):
 def test_trainable_table_of_the_shipped_recipes(folder, capsys, stage):
     shown = inspect(capsys, "--model", folder / "model", "--recipe", stage)
     assert "projector/" in shown and "trains" in shown
+    if "new_embeddings" in shown:  # four tokens of width 128, not the whole table
+        row = next(line for line in shown.splitlines() if line.startswith("new_embeddings"))
+        assert row.split()[2] == "512"
 
 
 def test_an_unknown_recipe_is_one_line(folder, capsys):
