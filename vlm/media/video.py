@@ -1,6 +1,6 @@
 """Frames of a video file with their times, through PyAV (whose wheels carry FFmpeg: AV1, HEVC, 10-bit, 4:4:4 open).
 
-Decoding is one pass that keeps only the frames asked for, so memory is bounded by `max_frames`, not by the video.
+Only the frames asked for are kept, so memory is bounded by `max_frames`; where they lie far apart the decoder jumps.
 """
 
 import os
@@ -13,6 +13,7 @@ import torch
 from vlm.errors import SampleError
 
 MAX_SIDE = 16_384
+SEEK_GAP = 10.0  # seconds: above this, jumping to a key frame beats decoding everything in between
 
 
 @dataclass
@@ -50,7 +51,7 @@ def load_video(
     one whose timestamp is not later.
 
     Raises:
-        SampleError: missing_file, empty_file, unreadable_video, no_frames, too_large.
+        SampleError: missing_file, empty_file, unreadable_video, no_frames, bad_range, too_large.
     """
     if max_frames < 1 or fps <= 0:
         raise ValueError(f"max_frames={max_frames} and fps={fps} must be positive")
@@ -73,7 +74,11 @@ def load_video(
                 raise SampleError(message, path=path, reason="too_large")
             stream.thread_type = "AUTO"
             duration = _duration(container, stream, path)
-            times = plan_times(duration, max_frames, fps, start or 0.0, end)
+            begin, stop = max(start or 0.0, 0.0), duration if end is None else end
+            if begin >= stop or begin > duration:
+                message = f"start={begin:g} s, end={stop:g} s is no range of a video of {duration:.2f} s"
+                raise SampleError(message, path=path, reason="bad_range")
+            times = plan_times(duration, max_frames, fps, begin, end)
             kept = _pick(container, stream, times)
     except av.FFmpegError as error:
         raise SampleError(f"cannot decode video: {error}", path=path, reason="unreadable_video") from error
@@ -99,30 +104,38 @@ def _duration(container, stream, path) -> float:
 
 
 def _pick(container, stream, times: list[float]) -> list[tuple[float, np.ndarray]]:
-    """One pass over the stream: for each planned time the frame on screen then; nothing twice."""
+    """For each planned time the frame on screen then; nothing twice.
+
+    One pass over the stream; where the times lie far apart, one short pass from the key frame before each.
+    """
+    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    gap = (times[-1] - times[0]) / max(1, len(times) - 1)
+    parts = [[time] for time in times] if gap > SEEK_GAP else [times]
+    kept: list[tuple[float, np.ndarray]] = []
+    for part in parts:
+        if part[0] > SEEK_GAP and stream.time_base:
+            container.seek(int((start + part[0]) / stream.time_base), stream=stream)
+        for time, frame in _scan(container, stream, part, start):
+            if not kept or kept[-1][0] < time:
+                kept.append((time, _rgb(frame)))
+    return kept
+
+
+def _scan(container, stream, times: list[float], start: float):
+    """Decodes onwards; yields (seconds since the start of the video, frame) for each time."""
     rate = float(stream.average_rate or 25)
-    kept, previous, first, wanted = [], None, None, 0
-    if times[0] > 10:
-        # far into the file: start at the key frame before it (timestamps stay absolute)
-        base = stream.start_time or 0
-        container.seek(base + int(times[0] / stream.time_base), stream=stream)
-        first = float(base * stream.time_base)
+    previous, wanted = None, 0
     for number, frame in enumerate(container.decode(stream)):
-        now = frame.time if frame.time is not None else number / rate
-        first = now if first is None else first
-        now -= first
+        now = frame.time - start if frame.time is not None else number / rate
         while wanted < len(times) and now > times[wanted] + 1e-3:
-            chosen = previous if previous is not None else (now, frame)
-            if not kept or kept[-1][0] < chosen[0]:
-                kept.append((chosen[0], _rgb(chosen[1])))
+            yield previous or (now, frame)
             wanted += 1
         if wanted == len(times):
-            return kept
+            return
         previous = (now, frame)
-    # Times behind the last frame (a duration in the header that is too long) fall on it.
-    if previous is not None and wanted < len(times) and (not kept or kept[-1][0] < previous[0]):
-        kept.append((previous[0], _rgb(previous[1])))
-    return kept
+    # times behind the last frame (the header promised a longer video) fall on it
+    if previous is not None and wanted < len(times):
+        yield previous
 
 
 def _rgb(frame) -> np.ndarray:
