@@ -109,9 +109,13 @@ class PackedGenerationMixin(GenerationMixin):
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
     ) -> dict:
-        """Nothing to prepare, `_expand_inputs_for_generation` encodes; refuses what would go wrong silently."""
-        if model_input_name == "inputs_embeds" and getattr(generation_config, "prefill_chunk_size", None):
-            raise RadioVLMError("`prefill_chunk_size` splits token ids: pass `input_ids` instead of `inputs_embeds`")
+        """Nothing to prepare, `_expand_inputs_for_generation` encodes; puts right what would go wrong silently."""
+        if getattr(generation_config, "prefill_chunk_size", None):
+            if model_input_name == "inputs_embeds":
+                raise RadioVLMError("`prefill_chunk_size` splits token ids: pass `input_ids` instead of `inputs_embeds`")
+            if self._is_stateful:
+                # a chunk of one token is taken for a decode step, whose padding would enter the Mamba state
+                generation_config.prefill_chunk_size = max(generation_config.prefill_chunk_size, 2)
         return model_kwargs
 
     def create_masks_for_generate(self, config, **kwargs):

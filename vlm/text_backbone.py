@@ -21,7 +21,7 @@ PLAIN_HEADS = frozenset({"nemotron_h", "llama", "mistral", "qwen2", "qwen3", "sm
 def fix_time_step_limit(language_model: nn.Module) -> int:
     """Give every NemotronH mixer the limits of its config; returns how many mixers there are."""
     mixers = [module for module in language_model.modules() if hasattr(module, "time_step_limit")]
-    mixers = [mixer for mixer in mixers if getattr(mixer.config, "model_type", "") == "nemotron_h"]
+    mixers = [mixer for mixer in mixers if getattr(getattr(mixer, "config", None), "model_type", "") == "nemotron_h"]
     for mixer in mixers:
         mixer.time_step_limit = tuple(float(limit) for limit in mixer.config.time_step_limit)
     return len(mixers)

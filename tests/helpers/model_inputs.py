@@ -13,6 +13,10 @@ TEXT_SIZES = {
         hidden_size=32, intermediate_size=48, hybrid_override_pattern="M*-M-", num_attention_heads=4, head_dim=8,
         num_key_value_heads=2, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, ssm_state_size=8, chunk_size=8,
     ),
+    "bamba": dict(
+        **PLAIN, attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1, mamba_d_state=8,
+        mamba_chunk_size=8, mamba_expand=2,
+    ),
     "gemma2": dict(**PLAIN, head_dim=8, final_logit_softcapping=2.0, query_pre_attn_scalar=8),
     "granite": dict(**PLAIN, logits_scaling=4.0),
 }  # fmt: skip
