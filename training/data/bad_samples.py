@@ -48,9 +48,15 @@ class BadSamples:
         if index in self.bad:
             return
         self.good(index)
-        row = {"id": error.sample_id, "where": where, "path": error.path, "reason": error.reason, "message": str(error)}
+        row = {
+            "id": error.sample_id,
+            "where": where,
+            "path": error.path,
+            "reason": error.reason,
+            "message": error.message,
+        }
         self.bad[index] = row
-        logger.warning("bad sample skipped: %s: %s", where, error)
+        logger.warning("bad sample skipped: %s: sample %r: %s", where, error.sample_id, error.message)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps(row, ensure_ascii=False) + "\n"
@@ -67,7 +73,9 @@ class BadSamples:
         reasons = ", ".join(
             f"{count} {reason}" for reason, count in Counter(row["reason"] for row in self.bad.values()).most_common()
         )
-        examples = "\n".join(f"  {row['where']}: {row['message']}" for row in list(self.bad.values())[:SHOWN])
+        examples = "\n".join(
+            f"  {row['where']}: sample {row['id']!r}: {row['message']}" for row in list(self.bad.values())[:SHOWN]
+        )
         return (
             f"{len(self.bad)} of the first {self.num_seen} samples (of {self.size}) are bad ({reasons}), more than "
             f"data.bad_share_limit={self.share_limit:g} allows:\n{examples}\n"

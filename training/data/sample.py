@@ -54,12 +54,11 @@ class Sample:
         try:
             return resolve_media(os.fspath(reference), self.base_dir)
         except SampleError as error:
-            raise self.error(error.message, error.reason, path=reference) from None
+            raise self.error(error.message, error.reason) from None
 
-    def error(self, message: str, reason: str, path: Any = None) -> SampleError:
+    def error(self, message: str, reason: str) -> SampleError:
         """A SampleError that says where this sample stands. `reason` is a short code that reports count by."""
-        place = self.origin or self.source
-        return SampleError(f"{place}: {message}" if path else message, self.id, path or place, reason)
+        return SampleError(message, self.id, self.origin or self.source, reason)
 
     def has_answer(self) -> bool:
         """Whether an assistant turn says or calls anything, i.e. whether there is anything to learn."""

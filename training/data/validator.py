@@ -22,6 +22,7 @@ from vlm.errors import RadioVLMError, SampleError
 
 CHUNK = 8  # samples a worker hands back at once
 CHECK_FRAMES = 8
+WORKERS_FROM = 100  # samples; fewer are checked in this process
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def check(
 
 def _run(checker: Checker, workers: int | None, progress) -> list[tuple[list[Problem], Facts | None]]:
     if workers is None:
-        workers = (os.cpu_count() or 1) if len(checker) > 500 else 0
+        workers = (os.cpu_count() or 1) if len(checker) > WORKERS_FROM else 0
     chunks = DataLoader(checker, batch_size=CHUNK, num_workers=workers, collate_fn=list)
     results = []
     bar = progress(total=len(checker), desc=checker.source.name) if progress else None

@@ -36,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
     from tqdm import tqdm
 
     from training.data.validator import check
     from vlm.cli.loading import load_processor
 
+    torch.set_num_threads(1)  # many small operations: a process a core does them faster than threads
     specs, model, max_length, share_limit = plan(args)
     if model is None:
         print("no model given: checking schema and media only (--model adds lengths and labels)\n")
@@ -98,7 +100,7 @@ def problem_line(problem) -> str:
     """One problem as a line: place, sample, reason, words, file."""
     sample = f" sample {problem.id!r}" if problem.id else ""
     file = f" ({problem.file})" if problem.file and problem.file not in problem.where else ""
-    return f"{problem.source}: {problem.where}:{sample} [{problem.reason}] {problem.message}{file}"
+    return f"{problem.where}:{sample} [{problem.reason}] {problem.message}{file}"
 
 
 def summary(report, share_limit: float | None = None) -> str:

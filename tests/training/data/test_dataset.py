@@ -118,7 +118,7 @@ def test_bad_sample_is_skipped_counted_and_reported(spoiled, tmp_path, how):
     assert [one["sample_id"] for one in encoded[4:7]] == ["s4", "s5", "s5"]  # the next good one stands in
     same(encoded[5], encoded[6])
     rows = [json.loads(line) for line in report_path.read_text().splitlines()]
-    assert len(rows) == 1 and rows[0]["reason"] == reason and rows[0]["where"] == "records.jsonl:6"
+    assert len(rows) == 1 and rows[0]["reason"] == reason and rows[0]["where"] == f"{folder}/records.jsonl:6"
     assert rows[0]["id"] == ("records:6" if how == "json" else "bad")
     report = dataset.report()
     assert report["num_bad"] == 1 and report["share"] == 0.01 and report["reasons"] == {reason: 1}
@@ -130,7 +130,8 @@ def test_too_many_bad_samples_stop_the_run(spoiled, how):
     folder, reason = spoiled(how, 4)
     dataset = dataset_of(folder, max_length=100, bad_share_limit=0.03)
     with pytest.raises(
-        TooManyBadSamples, match=rf"4 of the first 9 .*4 {reason}.*bad_share_limit=0.03.*\n  records.jsonl:6"
+        TooManyBadSamples,
+        match=rf"4 of the first 9 .*4 {reason}.*bad_share_limit=0.03.*\n  {folder}/records.jsonl:6: sample",
     ):
         for index in range(100):
             dataset[index]

@@ -23,7 +23,7 @@ def test_static_index_reaches_every_record(folders):
     mixture = Mixture(folders)
     assert len(mixture) == 49
     assert [mixture[i].id for i in (0, 6, 7, 18, 19, 48)] == ["s0", "s6", "s0", "s11", "s0", "s29"]
-    assert mixture.locate(18) == (1, 11) and mixture.where(18) == "records.jsonl:12"
+    assert mixture.locate(18) == (1, 11) and mixture.where(18) == f"{folders[1]}/records.jsonl:12"
     for index in (-1, 49):
         with pytest.raises(IndexError):
             mixture[index]

@@ -117,9 +117,9 @@ def test_every_bad_input_is_found(tmp_path, run, how, model):
     assert code == 1 and not report["ok"]
     (problem,) = report["problems"]
     assert problem["reason"] in reason.split("|")
-    assert problem["where"] == "records.jsonl:5"
+    assert problem["where"] == f"{folder}/records.jsonl:5"
     assert problem["id"] == {"json": "records:5", "duplicate": "s3"}.get(how, "bad")
-    assert "records.jsonl:5" in text and "1 of 11 samples are bad" in text
+    assert f"{folder}/records.jsonl:5: sample" in text and "1 of 11 samples are bad" in text
     assert report["sources"][0]["bad"] == 1
 
 

@@ -42,7 +42,7 @@ class HfDatasetSource(Source):
 
     def __getitem__(self, index: int) -> Sample:
         index = self._checked(index)
-        origin, default_id = f"{self.path}[{index}]", f"{self.path.stem}:{index}"
+        origin, default_id = self.where(index), f"{self.path.stem}:{index}"
         row = _undictionary(self.data[index])
         try:
             row = {key: self._media(value) for key, value in row.items()}

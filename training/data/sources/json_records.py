@@ -44,11 +44,11 @@ class JsonSource(Source):
         return len(self.starts)
 
     def where(self, index: int) -> str:
-        return f"{self.file.name}:{self.lines[index]}"
+        return f"{self.file}:{self.lines[index]}"
 
     def __getitem__(self, index: int) -> Sample:
         index = self._checked(index)
-        origin = f"{self.file}:{self.lines[index]}"
+        origin = self.where(index)
         default_id = f"{self.file.stem}:{self.lines[index]}"
         try:
             record = json.loads(self._read(index))

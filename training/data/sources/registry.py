@@ -47,8 +47,8 @@ class Source(ABC):
         return (self[index] for index in range(len(self)))
 
     def where(self, index: int) -> str:
-        """The place of a record for error messages, e.g. "records.jsonl:12"; never raises."""
-        return f"{self.path.name}[{index}]"
+        """The place of a record for error messages, e.g. "data/records.jsonl:12"; never raises."""
+        return f"{self.path}[{index}]"
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
