@@ -100,10 +100,10 @@ def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def read_dataset(path: str | Path, media_dir: str | Path | None = None) -> Dataset:
+def read_dataset(path: str | Path, media_root: str | Path | None = None) -> Dataset:
     """Opens a dataset folder (`records.jsonl` or one JSON/JSONL file in it), a `.jsonl` or a LLaVA `.json`.
 
-    Media paths are relative to `media_dir`, by default the folder of the file.
+    Media paths are relative to `media_root`, by default the folder of the file.
     Raises FileNotFoundError when there is nothing to read, ValueError when a `.json` file is not a list.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def read_dataset(path: str | Path, media_dir: str | Path | None = None) -> Datas
     records = _records_file(path) if path.is_dir() else path
     if not records.is_file():
         raise FileNotFoundError(f"{path}: no such dataset; expected a folder with records.jsonl, a .jsonl or a .json")
-    base_dir = Path(media_dir) if media_dir else records.parent
+    base_dir = Path(media_root) if media_root else records.parent
     samples = [_sample(record, label, base_dir, info) for label, record in _rows(records)]
     return Dataset(path=path, file=records, info=info, samples=samples)
 

@@ -30,12 +30,12 @@ class Job:
     dataset: Dataset
 
 
-def job_for_data(path: str | Path, metric: str | None = None, media_dir: str | Path | None = None) -> Job:
+def job_for_data(path: str | Path, metric: str | None = None, media_root: str | Path | None = None) -> Job:
     """The job for a dataset folder or file: the task that its `dataset.json` names, or any-dataset with `metric`.
 
     Raises FileNotFoundError, ValueError (unreadable file), UnknownNameError (metric).
     """
-    dataset = read_dataset(path, media_dir)
+    dataset = read_dataset(path, media_root)
     if not dataset.samples:
         raise ValueError(f"{path}: no records")
     by_key = {get_task(name).key: get_task(name) for name in tasks if get_task(name).key}

@@ -108,7 +108,7 @@ class Generator:
             batch = self.processor.collate(rows, padding_side="left")
             batch = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
             width = batch["input_ids"].shape[1]
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: RADIO keeps its position tables only outside it
                 output = self.model.generate(
                     **batch,
                     max_new_tokens=max_new_tokens,

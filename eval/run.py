@@ -18,7 +18,7 @@ if __name__ == "__main__":
 EPILOG = """examples:
   python eval/run.py --model runs/demo/export --tasks synthetic_documents,synthetic_videos,synthetic_medical
   python eval/run.py --model runs/demo/export --data my_data/ --metric anls --out r.json
-  python eval/run.py --model runs/demo/export --data receipts.json --media-dir images/ --limit 100
+  python eval/run.py --model runs/demo/export --data receipts.json --media-root images/ --limit 100
 """
 
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data-root", default="runs/demo/data", help="where --tasks find <task>-test (default: %(default)s)"
     )
-    p.add_argument("--media-dir", default=None, help="folder of the media of --data (default: the file's)")
+    p.add_argument("--media-root", default=None, help="folder of the media of --data (default: the file's)")
     p.add_argument("--metric", default=None, help=f"headline figure for --data; known: {', '.join(metrics.names())}")
     p.add_argument("--out", type=Path, default=Path("results.json"), help="results file (default: %(default)s)")
     p.add_argument("--limit", type=int, default=None, help="ask only the first N questions of each dataset")
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.metric:
             get_metric(args.metric)
         jobs = [job_for_task(name, args.data_root) for name in _names(args.tasks)]
-        jobs += [job_for_data(path, args.metric, args.media_dir) for path in _names(args.data)]
+        jobs += [job_for_data(path, args.metric, args.media_root) for path in _names(args.data)]
         if not jobs:
             raise ValueError("nothing to do: name --tasks or --data")
         model, processor = load(args.model, args.device, args.dtype, args.trust_remote_code)

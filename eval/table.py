@@ -66,7 +66,7 @@ def lines_of(figures: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]
         yield label(name), "control", value
     for kind, of_kind in figures.get("kinds", {}).items():
         for place, (name, value) in enumerate((k, v) for k, v in of_kind.items() if k != "n"):
-            yield (kind, "kind", value) if place == 0 else (label(name), "kind control", value)
+            yield (label(kind), "kind", value) if place == 0 else (label(name), "kind control", value)
 
 
 def render_table(results: dict[str, Any]) -> str:

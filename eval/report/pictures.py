@@ -1,0 +1,81 @@
+"""Pictures for the page: small data URIs of what the model was shown, with an expert's findings drawn over them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MAX_SIDE = 512
+FRAMES = 8
+OUTLINE = (255, 178, 66)
+
+
+def data_uri(image: Image.Image, max_side: int = MAX_SIDE) -> str:
+    """An image as a data URI, shrunk to `max_side`; PNG where that is smaller (drawings), else JPEG (photos)."""
+    image = image.convert("RGB")
+    if max(image.size) > max_side:
+        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    best = None
+    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 84})):
+        stream = io.BytesIO()
+        image.save(stream, kind, **options)
+        if best is None or len(stream.getvalue()) < 0.5 * len(best[1]):  # sharp text is worth twice the bytes
+            best = (kind.lower(), stream.getvalue())
+    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"
+
+
+def columns_for(frames: int) -> int:
+    """How many columns show `frames` pictures of one video in a panel a little wider than high, without gaps."""
+    return min(range(1, frames + 1), key=lambda c: (-frames % c, abs(math.log(c / math.ceil(frames / c) / 1.4))))
+
+
+def video_frames(path: str, video: dict[str, Any] | None = None) -> list[Image.Image]:
+    """The frames that the model was shown of a video."""
+    from vlm.media import load_video
+
+    video = video or {}
+    clip = load_video(path, min(video.get("max_frames") or FRAMES, FRAMES), video.get("fps") or 2.0)
+    return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in clip.frames]
+
+
+def is_video(path: str) -> bool:
+    """By suffix: enough for a page about files that were read before."""
+    return Path(path).suffix.lower() in (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
+
+
+def still(path: str) -> Image.Image:
+    """An image file of any kind the model reads, DICOM included."""
+    from vlm.media import load_image
+
+    return load_image(path)
+
+
+def overlay(image: Image.Image, mask: np.ndarray, scale: int = 4) -> Image.Image:
+    """`image` enlarged, with the outline of every region of `mask` (H, W; 0 = background) drawn around it."""
+    big = image.convert("RGB").resize((mask.shape[1] * scale, mask.shape[0] * scale), Image.Resampling.BICUBIC)
+    labels = np.kron(mask, np.ones((scale, scale), dtype=mask.dtype))
+    inside = labels > 0
+    grown = inside.copy()
+    for axis in (0, 1):
+        for shift in (-2, -1, 1, 2):
+            grown |= np.roll(inside, shift, axis)
+    pixels = np.array(big)
+    pixels[grown & ~inside] = OUTLINE
+    return Image.fromarray(pixels)
+
+
+def expert_mask(name: str, file: str) -> np.ndarray | None:
+    """What an expert marks in a file; None when it cannot (its package is missing, the file is not for it)."""
+    from vlm.experts import ExpertError, get_expert
+
+    try:
+        mask = get_expert(name)().run(Path(file), ()).mask
+    except (ExpertError, ImportError):
+        return None
+    return None if mask is None else np.asarray(mask)

@@ -1,0 +1,132 @@
+"""Which answers the page shows, and how one is drawn: what was shown, what was asked, what was said, and the control.
+
+The choice is by rule, not by taste: kinds take turns, and a share of the places goes to wrong answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from eval.report.pictures import columns_for, data_uri, expert_mask, is_video, overlay, still, video_frames
+from eval.table import label
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+SHOWN = 12
+WRONG_SHARE = 1 / 3
+
+
+def choose(rows: Sequence[Row], number: int = SHOWN) -> list[Row]:
+    """`number` rows asked without a control: tasks share the places, within a task kinds take turns, some are wrong."""
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["control"] is None:
+            by_task[row["task"]].append(row)
+    chosen: list[Row] = []
+    for place, task_rows in enumerate(by_task.values()):
+        share = number // len(by_task) + (place < number % len(by_task))
+        right = _in_turn([row for row in task_rows if row["score"] >= 0.5])
+        wrong = _in_turn([row for row in task_rows if row["score"] < 0.5])
+        bad = min(len(wrong), max(round(share * WRONG_SHARE), share - len(right)))
+        chosen += right[: share - bad] + wrong[:bad]
+    return chosen[:number]
+
+
+def _in_turn(rows: Sequence[Row]) -> list[Row]:
+    """Rows reordered so that kinds take turns."""
+    by_kind: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_kind[row["kind"]].append(row)
+    queues = list(by_kind.values())
+    return [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
+
+
+def card(row: Row, controls: Sequence[Row], video: dict[str, Any] | None = None) -> str:
+    """One answer as HTML; `controls` are the rows of the same question under each control."""
+    gold = ""
+    if row["error"]:
+        said = f'<span class="wrong">✗ {escape(row["error"])}</span>'
+    elif row["score"] >= 0.5:
+        said = f'<span class="right">✓</span> <b>{_reply(row)}</b>'
+    else:
+        said = f'<span class="wrong">✗</span> <b>{_reply(row)}</b>'
+        gold = f' <span class="soft">instead of <b>{escape(_short(" / ".join(row["answers"])))}</b></span>'
+    foot = "".join(f"<div>{escape(label(other['control']))} → {_reply(other)}</div>" for other in controls)
+    where = f"<span>{escape(label(row['task']))}, {escape(label(row['kind']))}</span><span>{escape(row['id'])}</span>"
+    return (
+        f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
+        f'<div class="asked">{escape(_short(row["question"], 240))}</div>{_turns(row)}'
+        f'<div class="said">{said}{gold}</div>'
+        + (f'<div class="foot">{foot}</div>' if foot else "")
+        + "</div></article>"
+    )
+
+
+def _reply(row: Row) -> str:
+    return escape(_short(row["output"] or row["error"] or "(nothing)"))
+
+
+def cards(rows: Sequence[Row], video: dict[str, Any] | None = None) -> list[str]:
+    """The chosen answers of a run."""
+    controls: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["control"] is not None:
+            controls[row["task"], row["id"]].append(row)
+    return [card(row, controls[row["task"], row["id"]], video) for row in choose(rows)]
+
+
+def _turns(row: Row) -> str:
+    """What was said between question and answer when an expert was called."""
+    turns = row.get("turns") or []
+    lines = []
+    for turn in turns[1:-1]:
+        if turn["role"] == "assistant":
+            lines.append(f"<p>model <code>{escape(_short(turn['text']))}</code></p>")
+        else:
+            words = turn["text"].removesuffix(row["question"]).strip()
+            lines.append(f"<p>expert: {escape(_short(words, 160))}</p>")
+    return f'<div class="turns">{"".join(lines)}</div>' if lines else ""
+
+
+def _shown(row: Row, video: dict[str, Any] | None) -> str:
+    """The picture, the frames, or the slice with the expert's outline; a plain note where the file is gone."""
+    if not row["media"]:
+        return ""
+    try:
+        pictures = [picture for path in row["media"] for picture in _pictures(path, row, video)]
+    except Exception as error:  # a missing or broken file costs its picture, not the page
+        logger.warning("no picture for %s: %s", row["id"], error)
+        return '<div class="shown">picture not available</div>'
+    images = [
+        f'<img{" class=crisp" if max(picture.size) < 300 else ""} alt="" src="{data_uri(picture)}">'
+        for picture in pictures
+    ]
+    if len(images) == 1:
+        return f'<div class="shown">{images[0]}</div>'
+    columns = columns_for(len(images))
+    layout = f"--columns:{columns};--rows:{-(-len(images) // columns)}"
+    frames = "".join(f"<span>{image}</span>" for image in images)
+    return f'<div class="shown"><div class="frames" style="{layout}">{frames}</div></div>'
+
+
+def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.Image]:
+    if is_video(path):
+        return video_frames(path, video)
+    image = still(path)
+    for call in row.get("calls") or []:
+        mask = expert_mask(call["name"], path) if call.get("ok") else None
+        if mask is not None:
+            return [overlay(image, mask)]
+    return [image]
+
+
+def _short(words: str, most: int = 80) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= most else words[: most - 1] + "…"

@@ -1,0 +1,111 @@
+"""The page's stylesheet: one column, quiet colours, figures that line up; light or dark as the reader has it."""
+
+STYLE = """
+:root {
+  --paper: #fbfaf7; --panel: #ffffff; --ink: #1d2023; --soft: #5f656b; --faint: #8b9096; --line: #e5e2db;
+  --mat: #eeece6; --accent: #23705c; --control: #b0701f; --wrong: #b2452f;
+  --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Source Serif Pro", Charter, Georgia,
+    "DejaVu Serif", serif;
+  --sans: "Inter", "Helvetica Neue", "Segoe UI", system-ui, -apple-system, Roboto, "DejaVu Sans", sans-serif;
+  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+}
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #121416; --panel: #191c1f; --ink: #e9e7e2; --soft: #a7aaad; --faint: #7d8287; --line: #2b2f33;
+  --mat: #0c0e0f; --accent: #6cc3a6; --control: #dda65c; --wrong: #e5826c;
+} }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--sans);
+  font-variant-numeric: tabular-nums; -webkit-font-smoothing: antialiased; }
+main { max-width: 1080px; margin: 0 auto; padding: 72px 32px 96px; }
+h1 { font: 500 46px/1.12 var(--serif); letter-spacing: -.012em; margin: 10px 0 18px; max-width: 20em;
+  text-wrap: balance; }
+h2 { font: 500 27px/1.25 var(--serif); letter-spacing: -.005em; margin: 0 0 6px; }
+p { margin: 0 0 12px; max-width: 44em; }
+section { margin-top: 84px; }
+section > p.lede { color: var(--soft); margin-bottom: 28px; text-wrap: pretty; }
+header p.lede { font-size: 18.5px; color: var(--soft); max-width: 40em; text-wrap: pretty; }
+.overline { font-size: 12.5px; letter-spacing: .09em; text-transform: uppercase; color: var(--faint); margin: 0; }
+.soft { color: var(--soft); } .faint { color: var(--faint); } .gap { height: 26px; }
+code { font-family: var(--mono); font-size: .88em; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text { font-family: var(--sans); font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+.plot { overflow-x: auto; } .plot svg { min-width: 620px; }
+
+.heads { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 20px; margin-top: 44px; }
+.head { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 22px 24px; }
+.head .name { font-weight: 600; font-size: 15px; }
+.head .big { font: 400 56px/1 var(--serif); letter-spacing: -.02em; margin: 12px 0 8px; }
+.head .of { font-size: 14px; color: var(--soft); margin-bottom: 18px; }
+.bar { display: grid; grid-template-columns: 1fr 40px; gap: 1px 10px; align-items: center; font-size: 13.5px;
+  margin-top: 9px; }
+.bar .track { height: 5px; border-radius: 3px; background: var(--line); }
+.bar .track i { display: block; height: 5px; border-radius: 3px; background: var(--accent); min-width: 2px; }
+.control-bar .track i { background: var(--control); }
+.bar .label { grid-column: 1 / 3; color: var(--soft); line-height: 1.3; }
+.bar b { font-weight: 500; text-align: right; }
+
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 14.5px; }
+th { font-weight: 500; text-align: right; color: var(--soft); padding: 6px 12px; vertical-align: bottom;
+  white-space: nowrap; }
+th small, td small { display: block; font-size: 12px; color: var(--faint); font-weight: 400; }
+td { padding: 5px 12px; text-align: right; border-top: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:last-child, td:last-child { padding-right: 0; }
+tr.task td { font: 500 19px/1.3 var(--serif); padding: 26px 0 7px; border-top: 0; }
+tr.task td small { display: inline; font: 400 13px var(--sans); margin-left: 10px; }
+tr.figure td { font-weight: 600; }
+tr.kind td { color: var(--soft); } tr.kind td:first-child { padding-left: 18px; }
+tr.control-row td { color: var(--control); } tr.control-row td:first-child { padding-left: 18px; }
+td s { text-decoration: none; color: var(--control); font-size: 12.5px; margin-left: 9px; }
+table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color: var(--soft); }
+
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 20px; }
+.card { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
+  display: flex; flex-direction: column; }
+.shown { background: var(--mat); display: flex; justify-content: center; align-items: center; height: 228px;
+  padding: 10px; color: var(--faint); font-size: 13px; }
+.shown > img { max-width: 100%; height: 208px; object-fit: contain; border-radius: 3px; }
+.frames { display: grid; gap: 5px; grid-template-columns: repeat(var(--columns), auto); counter-reset: frame; }
+.frames span { position: relative; counter-increment: frame; display: block; }
+.frames img { display: block; height: calc((208px - 5px * (var(--rows) - 1)) / var(--rows)); border-radius: 3px; }
+.frames span::after { content: counter(frame); position: absolute; left: 5px; top: 3px; font-size: 11px; color: #fff;
+  text-shadow: 0 0 3px #000, 0 0 2px #000; }
+.crisp { image-rendering: pixelated; }
+.words { padding: 15px 18px 16px; display: flex; flex-direction: column; gap: 3px; flex: 1; }
+.where { display: flex; justify-content: space-between; gap: 14px; font-size: 12.5px; color: var(--faint);
+  margin-bottom: 5px; white-space: nowrap; }
+.where span:last-child { overflow: hidden; text-overflow: ellipsis; direction: rtl; }
+.asked { font: 400 19px/1.35 var(--serif); overflow-wrap: anywhere; }
+.said { font-size: 15px; overflow-wrap: anywhere; } .said b { font-weight: 600; }
+.right { color: var(--accent); } .wrong { color: var(--wrong); }
+.foot { margin-top: auto; padding-top: 11px; font-size: 13px; color: var(--control); overflow-wrap: anywhere; }
+.turns { font-size: 13.5px; color: var(--soft); margin: 3px 0 5px; padding-left: 12px;
+  border-left: 2px solid var(--line); }
+.turns p { margin: 2px 0; } .turns code { color: var(--ink); }
+
+.maps { display: grid; gap: 24px 28px; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); }
+.map .row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
+.map img { width: 100%; aspect-ratio: var(--shape); object-fit: fill; border-radius: 4px; display: block; }
+.map figcaption { font-size: 13px; color: var(--soft); margin-top: 7px; }
+figure { margin: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 22px; font-size: 13.5px; color: var(--soft); margin: 16px 0 0; }
+.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 7px;
+  background: var(--accent); }
+.legend i.hollow { background: none; border: 2px solid var(--control); } .legend i.faded { opacity: .3; }
+details { border-top: 1px solid var(--line); padding: 10px 0; }
+details:last-of-type { border-bottom: 1px solid var(--line); }
+summary { cursor: pointer; font-size: 14.5px; } details > *:not(summary) { margin-top: 12px; }
+pre { font: 12.5px/1.5 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; color: var(--soft); margin: 0;
+  max-height: 420px; overflow: auto; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 26px; font-size: 14.5px; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+footer { margin-top: 88px; border-top: 1px solid var(--line); padding-top: 18px; font-size: 13px;
+  color: var(--faint); }
+@media (max-width: 640px) {
+  main { padding: 40px 18px 64px; } h1 { font-size: 33px; } section { margin-top: 60px; }
+  .maps { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
+}
+@media print { .card, .head, figure { break-inside: avoid; } }
+"""
