@@ -30,7 +30,7 @@ from vlm.errors import SampleError
 from vlm.fingerprint import geometry_fingerprint
 from vlm.geometry import plan_image
 from vlm.label_mask import assistant_spans, family_markers, find_family, spans_by_growth
-from vlm.media_prompts import prepare_media
+from vlm.prompt_media import prepare_media
 from vlm.prompt_tokens import TextEncoder, lay_out
 from vlm.self_contained import SelfContainedMixin
 from vlm.tagged_text import split_tags
@@ -102,6 +102,14 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
     def video_token(self) -> str:
         """String of the video placeholder that the prompt really uses."""
         return self.special_tokens["image" if self._token_id("video") is None else "video"]
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Ids that end an answer: the tokenizer's eos, and the template's end of turn where that is one token."""
+        family = find_family(self.chat_template)
+        marker = (family.end if family else None) or self.tokenizer.eos_token
+        ids = [self.tokenizer.convert_tokens_to_ids(text) for text in (self.tokenizer.eos_token, marker) if text]
+        return sorted({int(i) for i in ids if i is not None and i != self.tokenizer.unk_token_id})
 
     @property
     def fingerprint(self) -> str:

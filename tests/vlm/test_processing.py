@@ -293,3 +293,11 @@ def test_default_template_reads_typed_items_too():
     messages = [user(picture(), "x"), assistant("y")]
     seen = processor.tokenizer.apply_chat_template(messages, chat_template=processor.chat_template, tokenize=False)
     assert seen == processor.apply_chat_template(messages, tokenize=False)
+
+
+def test_stop_tokens_are_those_the_labels_end_with():
+    processor = make_processor()
+    assert processor.stop_token_ids == [processor.tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    tokenizer = build_byte_tokenizer(extra_tokens=("<|eot_id|>",))
+    llama = make_processor(tokenizer, chat_template=template("llama3"))
+    assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in llama.stop_token_ids
