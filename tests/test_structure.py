@@ -20,7 +20,7 @@ ALLOWED = {
 }
 # What the model files must never touch, so that an exported checkpoint stays light.
 MODEL_FILES = ("modeling_radio_vlm", "configuration_radio_vlm", "processing_radio_vlm")
-FORBIDDEN_TO_MODEL = ("llm", "vlm.cli", "vlm.experts", "vlm.media")
+FORBIDDEN_TO_MODEL = ("llm", "vlm.cli", "vlm.experts", "vlm.media")  # these modules and what is below them
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -71,7 +71,8 @@ def test_model_files_stay_light(name: str):
         seen.add(module)
         found = imports(path, top_level_only=True)
         for other in found:
-            assert not other.startswith(FORBIDDEN_TO_MODEL), f"{module} imports {other}"
+            forbidden = [name for name in FORBIDDEN_TO_MODEL if f"{other}.".startswith(f"{name}.")]
+            assert not forbidden, f"{module} imports {other}"
         queue.extend(other for other in found if other.split(".")[0] in FOLDERS)
     assert len(seen) > 1
 
@@ -98,16 +99,11 @@ def test_no_print_in_library_code(path: Path):
 def test_importing_vlm_needs_torch_transformers_and_pillow_only():
     code = (
         "import sys\n"
-        "refused = ['deepspeed', 'peft', 'datasets', 'av', 'pydicom', 'matplotlib', 'tensorboard', 'pypdfium2']\n"
-        "class Refuse:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in refused:\n"
-        "            raise ImportError(name + ' refused')\n"
-        "sys.meta_path.insert(0, Refuse())\n"
+        "refused = 'deepspeed peft datasets av pydicom matplotlib tensorboard pypdfium2 scipy'.split()\n"
+        "sys.modules.update(dict.fromkeys(refused))\n"
         "import vlm\n"
-        "assert not [m for m in refused if m in sys.modules], [m for m in refused if m in sys.modules]\n"
-        "print(vlm.RadioVLMConfig.model_type)\n"
+        "print(vlm.RadioVLMConfig.model_type, vlm.RadioVLMForConditionalGeneration, vlm.RadioVLMProcessor)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith("radio_vlm")
+    assert "radio_vlm" in done.stdout
