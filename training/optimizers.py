@@ -4,6 +4,7 @@ The groups reach DeepSpeed as a client optimizer: an "optimizer" block in the De
 re-tag parameters for Muon by name, which lets convolutions and prefix tokens in. The tags are set here and checked.
 """
 
+import contextlib
 import re
 
 import torch
@@ -116,7 +117,10 @@ def _muon_class() -> type:
                 for group in self.param_groups:
                     if not group["use_muon"]:
                         self._clip(group["params"])
-            return super().step(closure, step_id)
+            # Newton-Schulz is wrapped in torch.compile; on CPU compiling takes up to 20 s and gains nothing.
+            on_cpu = not any(parameter.is_cuda for group in self.param_groups for parameter in group["params"])
+            with torch.compiler.set_stance("force_eager") if on_cpu else contextlib.nullcontext():
+                return super().step(closure, step_id)
 
         def _clip(self, parameters: list[torch.Tensor]) -> None:
             """Scale the gradients of one group so that their norm over all ranks is at most max_grad_norm."""

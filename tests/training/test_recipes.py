@@ -1,0 +1,166 @@
+"""Recipes: every shipped file parses, overrides reach their field, and every mistake gets a message that helps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from training.recipe import Recipe, RecipeError, Source
+from training.recipe_loading import _sections, field_docs, help_text, known_keys, load_recipe, to_dict
+from training.run import ZERO_FOLDER, _parse, deepspeed_config, run_stage
+
+FOLDER = Path(__file__).resolve().parents[2] / "training/recipes"
+SHIPPED = sorted(FOLDER.glob("*/stage*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_recipes(path: Path):
+    recipe = load_recipe(path)
+    recipe.check_runnable()
+    deepspeed_config(recipe)
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("deepspeed --num_accelerators" in line and str(path.relative_to(FOLDER.parents[1])) in line
+               for line in header), "the header holds the command"  # fmt: skip
+    if path.parent.name != "tiny":
+        assert any("Source" in line for line in header), "numbers of a real recipe have a source"
+        for world_size in (1, 8, 16):
+            assert recipe.accumulation(world_size) >= 1
+
+
+def test_each_folder_has_its_four_stages():
+    assert {path.stem for path in (FOLDER / "tiny").glob("stage*.yaml")} == {f"stage{n}" for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_entry_scripts_are_short_and_name_their_recipe(stage: int):
+    text = (FOLDER.parent / f"stage{stage}.py").read_text()
+    assert text.count("\n") <= 40
+    assert f"recipes/tiny/stage{stage}.yaml" in text
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("learning_rate=3e-4", 3e-4),
+        ("train.learning_rate=0.0003", 3e-4),
+        ("--learning_rate=3e-4", 3e-4),
+        ("max_steps=1e3", 1000),
+        ("max_seconds=30", 30.0),
+        ("optimizer=muon", "muon"),
+        ("modules.vision.freeze=true", True),
+        ("modules.text.lr=1e-5", 1e-5),
+        ("resume=runs/x/checkpoint-4", "runs/x/checkpoint-4"),
+        ("resume=true", True),
+        ("data.sources=[{path: a, weight: 2}]", [Source("a", 2.0)]),
+        ("data.eval_sources=[]", []),
+        ("zero=none", "none"),
+        ("zero=zero3", "zero3"),
+    ],
+)
+def test_overrides(word: str, value):
+    recipe = load_recipe(FOLDER / "tiny/stage2.yaml", [word])
+    key = word.partition("=")[0].removeprefix("--")
+    path = next(name for name in (key, f"train.{key}", f"data.{key}") if name in known_keys())
+    found = recipe
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("lerning_rate=1", ["unknown key", "did you mean train.learning_rate", "train.max_steps", "data.sources"]),
+        ("data.sauces=1", ["did you mean data.sources"]),
+        ("data.sources=[{pth: a}]", ["data.sources[0].pth", "did you mean data.sources[0].path"]),
+        ("modules.vison.lr=1", ["did you mean modules.vision.lr"]),
+        ("freeze=true", ["ambiguous", "modules.vision.freeze"]),
+        ("max_steps=many", ["train.max_steps", "int", "many"]),
+        ("max_steps=1.5", ["train.max_steps", "int"]),
+        ("max_steps=0", ["train.max_steps", "above 0"]),
+        ("freeze", ["key=value"]),
+        ("modules.text=3", ["modules.text", "mapping"]),
+        ("data.sources=a", ["data.sources", "list"]),
+        ("optimizer=sgd", ["sgd", "adamw", "muon"]),
+        ("zero=zero9", ["zero9", "zero2"]),
+        ("schedule=[", ["YAML"]),
+        ("data.sources=[{path: a, weight: 1, repeats: 2}]", ["weight", "repeats"]),
+        ("train={cache: 1}", ["train.cache"]),
+    ],
+)
+def test_mistakes_are_explained(word: str, parts: list[str]):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(None, [word])
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["optimizer=muon", "zero=zero3_offload"], ["train.zero", "optimizer", "zero2"]),
+        ([f"modules.{m}.freeze=true" for m in ("vision", "projector", "text")], ["modules.text.freeze", "false"]),
+        (["data.cache=true", "data.num_workers=2"], ["data.cache", "data.num_workers"]),
+        (["global_batch_size=8", "gradient_accumulation_steps=2"], ["global_batch_size", "gradient_accumulation"]),
+        (["save_total_limit=1"], ["save_total_limit", "2 or more"]),
+    ],
+)
+def test_illegal_combinations_name_both_fields(words: list[str], parts: list[str]):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(None, words)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_global_batch_size_sets_the_accumulation():
+    recipe = load_recipe(None, ["global_batch_size=64", "per_device_batch_size=4"])
+    assert recipe.accumulation(8) == 2 and recipe.accumulation(16) == 1
+    with pytest.raises(RecipeError, match="not a multiple"):
+        recipe.accumulation(3)
+
+
+def test_missing_fields_and_files(tmp_path):
+    with pytest.raises(RecipeError, match="output_dir"):
+        load_recipe(None, ["model=x"]).check_runnable()
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipe(tmp_path / "no.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("train: [1,")
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_recipe(broken)
+
+
+def test_round_trip_through_a_dict(tmp_path):
+    import yaml
+
+    recipe = load_recipe(FOLDER / "tiny/stage1.yaml")
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(to_dict(recipe)))
+    assert load_recipe(copy) == recipe
+
+
+def test_every_field_is_documented_and_in_the_help():
+    text = help_text("training/stage2.py")
+    for prefix, cls in _sections(Recipe):
+        docs = field_docs(cls)
+        for entry in dataclasses.fields(cls):
+            assert docs.get(entry.name), f"{cls.__name__}.{entry.name} has no docstring"
+            assert f"{prefix}.{entry.name}".lstrip(".") in text or dataclasses.is_dataclass(entry.default_factory())
+
+
+def test_command_line(capsys):
+    assert _parse(["--local_rank=1", "--config", "a.yaml", "x=1"], None) == ("a.yaml", 1, ["x=1"], False)
+    assert _parse(["--config=a.yaml", "--local_rank", "0"], "b.yaml") == ("a.yaml", 0, [], False)
+    assert _parse(["x=1"], "b.yaml") == ("b.yaml", None, ["x=1"], False)
+    assert run_stage(["--help"]) == 0
+    assert "train.learning_rate" in capsys.readouterr().out
+    assert run_stage(["nonsense=1"]) == 2
+    assert "unknown key 'nonsense'" in capsys.readouterr().err
+
+
+def test_an_optimizer_block_in_the_deepspeed_file_is_refused(tmp_path):
+    path = tmp_path / "zero.json"
+    path.write_text((ZERO_FOLDER / "zero2.json").read_text().replace("{", '{"optimizer": {"type": "Muon"},', 1))
+    recipe = load_recipe(None, [f"zero={path}"])
+    with pytest.raises(RecipeError, match="optimizer"):
+        deepspeed_config(recipe)
