@@ -12,7 +12,7 @@ LICENCES = (
     (r"(^|[/:])C-RADIO", "nvidia-open-model-license", "C-RADIO weights: NVIDIA Open Model License."),
     (r"(^|[/:])E?-?RADIO", "nvidia-source-code-license-nc", "RADIO and E-RADIO weights: NVIDIA Source Code License "
      "(NSCL), **non-commercial use only**."),
-    (r"^preset:", "apache-2.0", "Initialised at random here; no foreign weights."),
+    (r"^preset:", "apache-2.0", "initialised at random; no foreign weights."),
 )  # fmt: skip
 UNKNOWN = "the licence of its origin applies; check it before you pass the checkpoint on."
 
@@ -26,6 +26,9 @@ inputs = processor.apply_chat_template(messages, add_generation_prompt=True, ret
 output = model.generate(**inputs, max_new_tokens=64)
 print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 ```"""
+
+# transformers' names of layer kinds -> what people call them
+LAYERS = {"linear_attention": "Mamba", "mamba": "Mamba", "full_attention": "attention", "mlp": "MLP", "moe": "MoE"}
 
 # task -> (heading, main figure, controls in the order of the columns)
 FIGURES = {
@@ -73,10 +76,23 @@ def results_table(results: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def kinds_table(results: dict[str, Any]) -> str:
+    """Documents by kind after the last stage that was measured, as a Markdown table; "" without such figures."""
+    stages = [stage for stage in (results.get("stages") or {}).values() if (stage.get("documents") or {}).get("kinds")]
+    if not stages:
+        return ""
+    lines = ["| documents by kind, last stage | exact match | images exchanged | n |", "|---|---:|---:|---:|"]
+    for kind, row in stages[-1]["documents"]["kinds"].items():
+        figures = [_figure(row.get(key)) for key in ("exact_match", "images_exchanged")]
+        lines.append(f"| {kind} | {' | '.join(figures)} | {row.get('n', '–')} |")
+    return "\n".join(lines)
+
+
 def _layers(text: dict[str, Any]) -> str:
     """`52 layers (24 Mamba, 4 attention, 24 MLP)` for a hybrid, `32 layers` for any other language model."""
     kinds = text.get("layers_block_type") or text.get("layer_types") or []
-    counts = {kind: list(kinds).count(kind) for kind in dict.fromkeys(kinds)}
+    kinds = [LAYERS.get(kind, kind) for kind in kinds]
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     total = text.get("num_hidden_layers") or len(kinds)
     return f"{total} layers" + (f" ({', '.join(f'{n} {kind}' for kind, n in counts.items())})" if counts else "")
 
@@ -90,7 +106,7 @@ def parts_table(config: dict[str, Any]) -> str:
         ("vision encoder", f"RADIO, width {vision.get('hidden_size')}, {vision.get('num_hidden_layers')} layers, "
          f"{vision.get('patch_size', 16)}-pixel patches", bases.get("vision", "not recorded")),
         ("projector", f"{projector.get('type')}: {factor}×{factor} patches → 1 token, {projector.get('norm')}, "
-         f"{projector.get('activation')}, hidden {projector.get('hidden_size')}", "trained here"),
+         f"{projector.get('activation')}, hidden {projector.get('hidden_size')}", "new"),
         ("language model", f"{text.get('model_type')}, width {text.get('hidden_size')}, {_layers(text)}, "
          f"vocabulary {text.get('vocab_size')}", bases.get("text", "not recorded")),
     ]  # fmt: skip
@@ -110,7 +126,7 @@ def model_card(config: dict[str, Any], results: dict[str, Any] | None = None, na
     hub_licence = "apache-2.0" if ids == {"apache-2.0"} else "other"
     table = results_table(results) if results else ""
     stages = ", ".join((results or {}).get("stages") or ()) or "not recorded"
-    licence_lines = [f"- `{bases[part]}`: {sentence}" for part, (_, sentence) in licences.items()]
+    licence_lines = dict.fromkeys(f"- `{bases[part]}`: {sentence}" for part, (_, sentence) in licences.items())
     geometry, video = config.get("geometry") or {}, config.get("video") or {}
     sections = [
         f"---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\nlicense: {hub_licence}\n"
@@ -127,6 +143,7 @@ def model_card(config: dict[str, Any], results: dict[str, Any] | None = None, na
         "`pipeline(\"image-text-to-text\", model=folder, trust_remote_code=True)` works as well.",
         f"## Training and results\n\nStages: {stages}.",
         table or "No results were given when this card was written.",
+        kinds_table(results) if results else "",
         "Controls: with the image exchanged, the frames shuffled or the expert withheld or wrong, a model that looks "
         "at its input must get worse." if table else "",
         "## Licences",

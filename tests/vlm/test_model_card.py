@@ -17,7 +17,11 @@ RESULTS = {
     "stages": {
         "stage1": {"documents": {"exact_match": 0.1, "controls": {"images_exchanged": 0.01}}},
         "stage2": {
-            "documents": {"exact_match": 0.95, "controls": {"images_exchanged": 0.02}},
+            "documents": {
+                "exact_match": 0.95,
+                "controls": {"images_exchanged": 0.02},
+                "kinds": {"receipt": {"exact_match": 0.97, "images_exchanged": 0.0, "n": 60}},
+            },
             "medical": {"accuracy": 0.5, "controls": {"expert_withheld": 0.25}},
         },
     }
@@ -60,9 +64,9 @@ def test_results_table_has_a_row_a_stage_and_dashes_where_nothing_was_measured()
 def test_the_card_says_what_a_reader_needs():
     text = model_card(CONFIG, RESULTS, name="demo")
     for needle in (
-        "# demo", "pipeline_tag: image-text-to-text", "2×2 patches → 1 token", "4 layers (2 mamba, 1 attention, 1 mlp)",
+        "# demo", "pipeline_tag: image-text-to-text", "2×2 patches → 1 token", "4 layers (2 Mamba, 1 attention, 1 MLP)",
         "trust_remote_code=True", "NVIDIA Open Model License", "NSCL, non-commercial", "Stages: stage1, stage2.",
-        "Not a medical device", "| stage2 | 0.950",
+        "Not a medical device", "| stage2 | 0.950", "| receipt | 0.970 | 0.000 | 60 |",
     ):  # fmt: skip
         assert needle in text, needle
     assert "No results were given" in model_card(CONFIG)

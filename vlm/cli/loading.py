@@ -4,6 +4,25 @@ from pathlib import Path
 
 from vlm.errors import RadioVLMError
 
+LARGE = 500_000_000  # bytes of weights from which a progress bar helps
+
+
+def quiet_transformers(folder: str | Path | None = None) -> None:
+    """Errors only, and no progress bars for weights that load in a blink: an answer should stand alone on the screen.
+
+    Missing kernels, which it would warn of, are listed by `radio-vlm inspect`.
+    """
+    import logging as standard
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    # saving imports DeepSpeed where it is installed, which then announces the device it found
+    standard.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= standard.ERROR)
+    if folder is not None and Path(folder).is_dir():
+        if sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) < LARGE:
+            logging.disable_progress_bar()
+
 
 def check_checkpoint(name: str) -> None:
     """Refuse, with the reason, what cannot be a RADIO-VLM checkpoint. A hub id (owner/name) is left to the hub."""
@@ -59,6 +78,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto"):
     from transformers import AutoModelForImageTextToText
 
     load_config(name)
+    quiet_transformers(name)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -83,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     import torch
 
+    from vlm.cli.loading import quiet_transformers
+
+    quiet_transformers()
     if not args.random:
         parts = load_parts(*words)
     torch.manual_seed(args.seed)
