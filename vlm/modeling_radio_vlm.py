@@ -175,13 +175,13 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         """
         images = [] if image_grid_hw is None else [tuple(row) for row in image_grid_hw.tolist()]
         videos = [] if video_grid_thw is None else [(h, w) for t, h, w in video_grid_thw.tolist() for _ in range(t)]
-        device = self.vision_model.embeddings.patch_projection.weight.device
+        device = self.vision_model.summary_idxs.device  # buffers stay in place when weights are offloaded
         pixels, tubelets = (None if x is None else x.to(device) for x in (pixel_values, pixel_values_videos))
         if tubelets is not None and self.config.video["temporal_patch_size"] == 1:
             pixels, tubelets = tubelets if pixels is None else torch.cat([pixels, tubelets]), None
         features = self.vision_model(pixels, tubelets=tubelets, grids=images + videos).features
-        weight = next(self.multi_modal_projector.parameters())
-        tokens = self.multi_modal_projector(features.to(device=weight.device, dtype=weight.dtype), images + videos)
+        features = features.to(next(self.multi_modal_projector.parameters()).dtype)
+        tokens = self.multi_modal_projector(features, images + videos)
         count = sum(self.tokens_per_picture(image_grid_hw))
         return tokens[:count] if images else None, tokens[count:] if videos else None
 
@@ -210,7 +210,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         that every parameter gets a gradient and no rank waits."""
         side = self.config.projector_config.get("downsample", 1)
         vision = self.config.vision_config
-        pixels = torch.zeros(side * side, vision.patch_dim, device=self.vision_model.device)
+        pixels = torch.zeros(side * side, vision.patch_dim, device=self.vision_model.summary_idxs.device)
         features, _ = self.encode_media(pixels, torch.tensor([[side, side]]))
         return features.sum() * 0.0
 
