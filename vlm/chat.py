@@ -143,6 +143,8 @@ def _item_text(item: dict | str, role: str, guard: ControlGuard, out: Conversati
         item, kind = {"image": url.get("url") if isinstance(url, dict) else url}, "image"
     if kind in ("image", "video"):
         source = next((item[key] for key in (kind, "url", "path", "base64") if item.get(key) is not None), None)
+        if isinstance(source, str) and source == item.get("base64") and not source.startswith("data:"):
+            source = "data:image/png;base64," + source  # the type is read from the data, not from here
         out.media.append(MediaItem(kind, source, item.get("timestamps")))
         return chr(MEDIA + len(out.media) - 1)
     raise SampleError(

@@ -102,9 +102,3 @@ def plan_frame(height: int, width: int, geometry: dict, video: dict | None = Non
         return plan_image(height, width, geometry)
     low = geometry.get("min_num_patches", DEFAULT_GEOMETRY["min_num_patches"])
     return plan_image(height, width, {**geometry, "max_num_patches": budget, "min_num_patches": min(low, budget)})
-
-
-def grid_is_legal(grid_h: int, grid_w: int, geometry: dict) -> bool:
-    """Whether `plan_image` could have answered this grid: positive sides that the projector can fold."""
-    multiple = geometry.get("multiple", 2)
-    return grid_h > 0 and grid_w > 0 and grid_h % multiple == 0 and grid_w % multiple == 0

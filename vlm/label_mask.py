@@ -89,7 +89,7 @@ FAMILIES = (
     TurnFamily("zephyr", ("<|assistant|>",), r"<\|assistant\|>\n?", None, ("<|assistant|>", "<|user|>", "<|system|>")),
     TurnFamily("deepseek", ("<｜Assistant｜>",), r"<｜Assistant｜>", None, ("<｜Assistant｜>", "<｜User｜>")),
     TurnFamily("mistral", ("[/INST]",), r"\[/INST\]", None, ("[INST]", "[/INST]")),
-    TurnFamily("vicuna", ("ASSISTANT:",), r"ASSISTANT: ?", None, ("ASSISTANT:", "USER:")),
+    TurnFamily("vicuna", ("ASSISTANT:",), r"ASSISTANT:", None, ("ASSISTANT:", "USER:")),
 )
 
 

@@ -345,6 +345,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         return_tensors: str | None = "pt",
         padding_side: str | None = None,
         max_length: int | None = None,
+        add_special_tokens: bool = True,
         **kwargs,
     ) -> BatchFeature:
         """Text in which `<image>` and `<video>` are tags, with exactly as many images and videos.
@@ -354,6 +355,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             videos: Likewise; a video is a path, a list of frames or a (T, 3, H, W) tensor.
             video_timestamps: Seconds of each frame, one list a video.
             padding_side: Default: the tokenizer's.
+            add_special_tokens: Put the tokenizer's own bos and eos around each text that does not start with bos.
 
         Raises:
             SampleError: `tag_mismatch` when tags and media differ in number.
@@ -363,10 +365,13 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             raise ValueError("text is needed: a string or a list of strings with <image> / <video> tags")
         state = self._template_state(self.chat_template)
         pieces = split_tags(texts, images, videos, video_timestamps, self.special_tokens)
+        before, behind = state["encoder"].affixes() if add_special_tokens else ([], [])
         encoded = []
         for piece, media in pieces:
             prompts, tensors = self._prepare_media(media, state, torch.float32)
             ids, types, _ = lay_out(piece, None, [], prompts, state["encoder"])
+            if before != ids[: len(before)] or not before:
+                ids, types = [*before, *ids, *behind], [0] * len(before) + types + [0] * len(behind)
             if max_length is not None and len(ids) > max_length:
                 raise SampleError(f"{len(ids)} tokens do not fit max_length={max_length}", reason="too_long")
             encoded.append({"input_ids": torch.tensor(ids), "mm_token_type_ids": torch.tensor(types), **tensors})

@@ -13,6 +13,8 @@ from vlm.errors import SampleError
 from vlm.prompt_tokens import IMAGE_TYPE, VIDEO_TYPE, MediaPrompt
 from vlm.video_prompt import clip_of, video_text
 
+MAX_FRAMES = 128  # where `video["max_frames"]` sets no bound
+
 
 def open_image(source):
     """A path or URL -> PIL image; anything else passes through."""
@@ -39,7 +41,7 @@ def open_video(source, timestamps: list[float] | None, video: dict) -> tuple[lis
     except ImportError as error:
         message = "video files are read by the radio-vlm package (`import vlm`); here pass the frames"
         raise SampleError(message, path=source, reason="no_video_reader") from error
-    clip = load_video(source, max_frames=video["max_frames"], fps=video["fps"])
+    clip = load_video(source, max_frames=video["max_frames"] or MAX_FRAMES, fps=video["fps"])
     return clip.frames, clip.timestamps
 
 

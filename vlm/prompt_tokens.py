@@ -71,6 +71,14 @@ class TextEncoder:
             backend.encode_special_tokens = False
         return backend.encode(text, add_special_tokens=False)
 
+    def affixes(self) -> tuple[list[int], list[int]]:
+        """What this tokenizer puts before and behind a text by itself (bos, eos); learned from one example."""
+        bare, full = self.encode("a"), self.tokenizer("a", add_special_tokens=True)["input_ids"]
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return full[:at], full[at + len(bare) :]
+        return [], []
+
     def encode_inner(self, text: str) -> list[int]:
         """Ids of a text that stands behind other text."""
         if self._adds_prefix:

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.shared import shared_path
-from vlm.geometry import check_geometry, grid_is_legal, plan_frame, plan_image
+from vlm.geometry import check_geometry, plan_frame, plan_image
 
 SAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "omni" / "patch_grids_sample.json"
+
+
+def grid_is_legal(grid_h: int, grid_w: int, geometry: dict) -> bool:
+    """Positive sides that the projector can fold."""
+    multiple = geometry["multiple"]
+    return grid_h > 0 and grid_w > 0 and grid_h % multiple == 0 and grid_w % multiple == 0
 
 
 def rows_agree(data: dict) -> int:

@@ -1,11 +1,13 @@
 """The processor as a whole: any mix of media, batches, literal control text, tags, saving, pickling."""
 
+import base64
 import copy
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from llm.tiny_tokenizer import build_byte_tokenizer
@@ -301,3 +303,60 @@ def test_stop_tokens_are_those_the_labels_end_with():
     tokenizer = build_byte_tokenizer(extra_tokens=("<|eot_id|>",))
     llama = make_processor(tokenizer, chat_template=template("llama3"))
     assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in llama.stop_token_ids
+
+
+def test_plain_call_adds_the_tokenizers_own_special_tokens_once():
+    tokenizer = build_byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    processor = make_processor(tokenizer)
+    for text in ("hi", "<s>hi"):
+        assert processor(text=text)["input_ids"].tolist()[0] == [1, *tokenizer.encode("hi", add_special_tokens=False)]
+    assert processor(text="hi", add_special_tokens=False)["input_ids"].shape[1] == 2
+    assert processor.encode([user("q"), assistant("a")])["input_ids"][0] != 1  # the template writes all it wants
+
+
+@pytest.mark.parametrize("form", ["url", "path", "image", "base64", "data", "image_url"])
+def test_forms_of_an_image_item(processor, form: str, tmp_path):
+    path = tmp_path / "x.png"
+    picture().save(path)
+    raw = base64.b64encode(path.read_bytes()).decode()
+    item = {
+        "url": {"type": "image", "url": str(path)},
+        "path": {"type": "image", "path": path},
+        "image": {"type": "image", "image": str(path)},
+        "base64": {"type": "image", "base64": raw},
+        "data": {"type": "image", "image": "data:image/png;base64," + raw},
+        "image_url": {"type": "image_url", "image_url": {"url": str(path)}},
+    }[form]
+    expected = processor.encode([user(picture(), "?"), assistant("!")])
+    assert torch.equal(processor.encode([user(item, "?"), assistant("!")])["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/sroie_receipts/images/000.jpg",
+        "data/dicom/CT_small.dcm",
+        "data/dicom/RG3_J2KI.dcm",
+        "data/videos/torchcodec_h264_10bits.mp4",
+        "data/videos/torchcodec_av1_video.mkv",
+        "data/videos/torchcodec_h265_10bits.mp4",
+        "data/videos/imageio_realshort.mp4",
+    ],
+)
+def test_real_files_through_the_processor(processor, name: str):
+    path = shared_path(name)
+    kind = "video" if "videos" in name else "image"
+    encoded = processor.encode([user({"type": kind, kind: str(path)}, "What is it?"), assistant("This.")])
+    key = "pixel_values_videos" if kind == "video" else "pixel_values"
+    assert encoded[key].std() > 0.02 and 0 <= encoded[key].min() and encoded[key].max() <= 1
+    if kind == "video":
+        assert "Frame 2 sampled at 0." in processor.tokenizer.decode(encoded["input_ids"])
+
+
+def test_a_bad_file_is_named_with_its_sample(processor, tmp_path):
+    path = tmp_path / "empty.png"
+    path.write_bytes(b"")
+    with pytest.raises(SampleError) as caught:
+        processor.encode([user({"type": "image", "image": str(path)}, "?"), assistant("!")], sample_id="row-9")
+    assert str(path) in str(caught.value) and "row-9" in str(caught.value) and caught.value.reason == "empty_file"
