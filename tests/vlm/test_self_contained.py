@@ -114,3 +114,51 @@ def test_auto_map_names_only_files_that_are_there(tmp_path):
         "AutoModelForImageTextToText",
     }
     assert json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]["auto_map"] == {}
+
+
+class Base:
+    """What transformers' classes do, as far as the mixin cares."""
+
+    def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
+        assert "repo_id" not in kwargs and not kwargs.get("push_to_hub"), "the hub's words are not for this method"
+        if is_main_process:
+            (save_directory / "config.json").write_text("{}")
+
+
+@pytest.fixture
+def saver(packages, monkeypatch):
+    """An object of a class that lives in `vlm/a.py` of the miniature repository."""
+    import sys
+    from types import ModuleType
+
+    module = ModuleType("vlm_a_in_miniature")
+    module.__file__ = str(packages / "vlm/a.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return type("A", (self_contained.SelfContainedMixin, Base), {"__module__": module.__name__})()
+
+
+def test_saving_writes_the_code_on_the_main_process_only(saver, tmp_path):
+    for folder, main in (("main", True), ("other", False)):
+        (tmp_path / folder).mkdir()
+        saver.save_pretrained(tmp_path / folder, is_main_process=main)
+    assert {path.name for path in (tmp_path / "main").iterdir()} == {"config.json", "a.py", "b.py", "c.py"}
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_saving_twice_leaves_unchanged_files_alone(saver, tmp_path):
+    saver.save_pretrained(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.py")}
+    saver.save_pretrained(tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.py")} == before
+
+
+def test_the_upload_comes_after_the_code(saver, tmp_path, monkeypatch):
+    there = []
+    monkeypatch.setattr(
+        Base,
+        "push_to_hub",
+        raising=False,
+        value=lambda self, repo_id, **kw: there.append((repo_id, kw, (tmp_path / "a.py").is_file())),
+    )
+    saver.save_pretrained(tmp_path, push_to_hub=True, repo_id="me/model", commit_message="first", token="t")
+    assert there == [("me/model", {"commit_message": "first", "token": "t"}, True)]

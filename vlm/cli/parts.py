@@ -22,6 +22,9 @@ MODEL_PRESETS: dict[str, dict[str, Any]] = {
     }
 }
 
+# from_pretrained tells what did not fit instead of raising or filling in: `check_fit` decides
+REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+
 
 @dataclass
 class Parts:
@@ -130,15 +133,10 @@ def load_vision(name: str, presets: dict[str, Any], dtype: str, weights: bool) -
     if not weights:
         return config, origin
     with _explained("--vision", source):
-        model, info = RadioModel.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
-    lost = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+        model, info = RadioModel.from_pretrained(source, config=config, dtype=dtype, **REPORT)
     # adaptors (teacher heads) may stay behind: the VLM does not use them. Anything else would change the features.
     left = sorted(key for key in info["unexpected_keys"] if "adaptor" not in key and "summary_idxs" not in key)
-    if lost or left:
-        raise RadioVLMError(
-            f"--vision: the weights of {source} do not fit its config: "
-            f"missing {lost[:3] or 'none'}, not used {left[:3] or 'none'} ({len(lost)} and {len(left)} in all)"
-        )
+    check_fit("--vision", source, info, left)
     return model, origin
 
 
@@ -154,7 +152,19 @@ def load_text(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> 
     with _explained("--llm", source):
         if not weights:
             return AutoConfig.from_pretrained(source, trust_remote_code=False), origin
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False), origin
+        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False, **REPORT)
+    check_fit("--llm", source, info, sorted(info["unexpected_keys"]))
+    return model, origin
+
+
+def check_fit(option: str, source: str, info: dict[str, Any], left: list[str]) -> None:
+    """Refuse weights that would leave a part of the model random, or lose a part of themselves."""
+    lost = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lost or left:
+        raise RadioVLMError(
+            f"{option}: the weights of {source} do not fit its config: missing or of another size "
+            f"{lost[:3] or 'none'}, not used {left[:3] or 'none'} ({len(lost)} and {len(left)} in all)"
+        )
 
 
 def load_tokenizer(name: str | None, llm: str, presets: dict[str, Any], download: bool = True) -> Any:
@@ -189,5 +199,5 @@ class _explained:
         return None
 
     def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, (OSError, ValueError, KeyError)) and not isinstance(error, RadioVLMError):
+        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError)) and not isinstance(error, RadioVLMError):
             raise RadioVLMError(f"{self.option}: cannot load {self.source}: {error}") from error

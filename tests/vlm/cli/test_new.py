@@ -1,6 +1,7 @@
 """`radio-vlm new`: presets, ids and folders; what it refuses; the plan at real size without weights."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from vlm.cli.main import main
 from vlm.cli.parts import parse_pairs
 from vlm.errors import RadioVLMError
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
 
 def new(*words: str) -> int:
@@ -149,3 +152,83 @@ def test_parse_pairs():
     }  # fmt: skip
     with pytest.raises(RadioVLMError, match="--o: expected KEY=VALUE"):
         parse_pairs(["=1"], "--o")
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A RADIO checkpoint as NVIDIA publishes them (config.json with `args`, original weight names), and its preset."""
+    from functools import partial
+
+    from safetensors.torch import load_file, save_file
+    from transformers import RadioConfig
+
+    from encoders import presets
+
+    config = partial(
+        RadioConfig, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, image_size=256, max_img_size=256,
+        num_cls_tokens=3, num_registers=5, summary_idxs=[0, 1], video_temporal_patch_size=None,
+    )  # fmt: skip
+    preset = presets.VisionPreset(hub_id="nvidia/C-RADIO-fixture", config=config, parameters=0)
+    monkeypatch.setitem(presets.VISION_PRESETS, "C-RADIO-fixture", preset)
+    weights = load_file(FIXTURES / "radio_plain/weights.safetensors")
+
+    def write(extra: dict | None = None, name: str = "C-RADIO-fixture"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(
+            '{"architectures": ["RADIOModel"], "args": {"model": "vit_base_patch16_224"}}'
+        )
+        save_file(weights | (extra or {}), folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return write
+
+
+def test_a_published_radio_opens_with_its_presets_sizes_and_all_its_weights(published, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    adaptor = {"radio_model.adaptors.sam3.head_mlp.fc1.weight": torch.zeros(2, 2)}
+    out = tmp_path / "out"
+    assert new("--vision", published(adaptor), "--llm", "tiny", "--out", out) == 0, "teacher heads may stay behind"
+    model = AutoModelForImageTextToText.from_pretrained(out)
+    assert (
+        model.config.vision_config.hidden_size == 64 and model.config.base_models["vision"] == "local:C-RADIO-fixture"
+    )
+    from safetensors.torch import load_file
+
+    given = load_file(FIXTURES / "radio_plain/weights.safetensors")
+    query = given["radio_model.model.blocks.3.attn.qkv.weight"][:64]
+    found = dict(model.vision_model.named_parameters())
+    assert any(torch.equal(value, query) for value in found.values() if value.shape == query.shape)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"radio_model.model.blocks.0.ls1.grandma": torch.full((64,), 0.1)},
+        {"radio_model.feature_normalizer.mean": torch.zeros(64)},
+        {"radio_model.model.norm.weight": torch.zeros(64)},
+    ],
+    ids=["layer scale", "feature normaliser", "final norm"],
+)
+def test_published_weights_that_would_be_dropped_in_silence_are_refused(published, extra, tmp_path, capsys):
+    assert new("--vision", published(extra), "--llm", "tiny", "--out", tmp_path / "out") == 2
+    assert "do not fit its config" in capsys.readouterr().err
+
+
+def test_a_published_radio_of_another_size_than_its_name_says_is_refused(published, tmp_path, capsys):
+    assert new("--vision", published(name="C-RADIOv4-H"), "--llm", "tiny", "--out", tmp_path / "out") == 2
+    assert "do not fit its config" in capsys.readouterr().err
+
+
+def test_a_language_model_with_a_missing_weight_is_refused_not_filled_in(parts, tmp_path, capsys):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(parts / "llm", tmp_path / "llm")
+    weights = load_file(tmp_path / "llm/model.safetensors")
+    weights.pop(next(name for name in weights if name.endswith("norm.weight")))
+    save_file(weights, tmp_path / "llm/model.safetensors", metadata={"format": "pt"})
+    assert new("--vision", "tiny", "--llm", tmp_path / "llm", "--out", tmp_path / "out") == 2
+    assert "--llm" in (message := capsys.readouterr().err) and "do not fit its config" in message
