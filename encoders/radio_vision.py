@@ -105,9 +105,14 @@ class RadioVisionModel(RadioModel):
 
     def __init__(self, config: RadioConfig) -> None:
         super().__init__(config)
-        # Same module, same parameters, wider forward: safe under meta-device and ZeRO-3 construction alike.
+        self.widen()
+
+    def widen(self) -> "RadioVisionModel":
+        """Give the native embeddings their wider forward: same module, same parameters, so it is safe for models that
+        are on the meta device, sharded or already trained."""
         self.embeddings.__class__ = GridPatchEmbeddings
         self.embeddings._positions = {}
+        return self
 
     def condition(self, patches: torch.Tensor) -> torch.Tensor:
         """Normalise flattened patches `(patches, [T*]C*P*P)` in [0, 1]; float32 in and out."""

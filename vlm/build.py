@@ -19,6 +19,8 @@ from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 from vlm.processing_radio_vlm import RadioVLMProcessor
 from vlm.special_tokens import add_special_tokens, check_special_tokens, fit_embeddings
 
+CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
+
 
 def build_vlm(
     vision: RadioConfig | RadioModel,
@@ -40,14 +42,16 @@ def build_vlm(
     """
     tokenizer = copy.deepcopy(tokenizer)
     strings = {**SPECIAL_TOKENS, **(special_tokens or {})}
-    before = len(tokenizer)
-    known = set(tokenizer.get_vocab().values())
-    ids = add_special_tokens(tokenizer, strings)
+    before, known = len(tokenizer), set(tokenizer.get_vocab().values())
+    # without a template of its own the processor writes ChatML; as plain text its markers would never end an answer
+    turns = () if getattr(tokenizer, "chat_template", None) else CHATML_MARKERS
+    ids = add_special_tokens(tokenizer, strings, turns)
 
-    if isinstance(text, PreTrainedConfig):
+    has_weights = not isinstance(text, PreTrainedConfig)
+    if not has_weights:
         text = AutoModelForCausalLM.from_config(copy.deepcopy(text), trust_remote_code=False)
     _check_tie(text)
-    fit_embeddings(text, before, len(tokenizer), sorted(set(ids.values()) - known))
+    fit_embeddings(text, before, len(tokenizer), sorted(set(tokenizer.get_vocab().values()) - known))
     if isinstance(vision, PreTrainedConfig):
         vision = RadioVisionModel._from_config(copy.deepcopy(vision))
     elif not isinstance(vision, RadioVisionModel):
@@ -67,11 +71,6 @@ def build_vlm(
     model.multi_modal_projector.to(dtype=embeddings.dtype)
     if not embeddings.is_meta:
         model.multi_modal_projector.to(device=embeddings.device)
-    if getattr(text, "generation_config", None) is not None:
-        model.generation_config = copy.deepcopy(text.generation_config)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if getattr(model.generation_config, name, None) is None:
-            setattr(model.generation_config, name, getattr(tokenizer, name))
     processor = RadioVLMProcessor(
         RadioVLMImageProcessor(geometry=config.geometry),
         tokenizer,
@@ -79,6 +78,7 @@ def build_vlm(
         video=config.video,
         special_tokens=config.special_tokens,
     )
+    _set_generation_config(model, text if has_weights else None, processor)
     return model, processor
 
 
@@ -91,11 +91,24 @@ def load_vlm(path: str, **kwargs) -> tuple[RadioVLMForConditionalGeneration, Rad
 
 
 def adopt_radio(native: RadioModel) -> RadioVisionModel:
-    """A `RadioVisionModel` holding the very parameters of a native `RadioModel`."""
-    with torch.device("meta"):
-        vision = RadioVisionModel(native.config)
-    vision.load_state_dict(native.state_dict(keep_vars=True), assign=True)
-    return vision.train(native.training)
+    """The same model, with the forward of `RadioVisionModel`."""
+    native.__class__ = RadioVisionModel
+    return native.widen()
+
+
+def _set_generation_config(
+    model: RadioVLMForConditionalGeneration, trained: PreTrainedModel | None, processor: RadioVLMProcessor
+) -> None:
+    """Sampling settings of a trained language model are kept; answers end at its stop tokens and the template's."""
+    stops = set(processor.stop_token_ids)
+    if trained is not None and getattr(trained, "generation_config", None) is not None:
+        model.generation_config = copy.deepcopy(trained.generation_config)
+        old = trained.generation_config.eos_token_id
+        stops |= set(old if isinstance(old, list) else [] if old is None else [old])
+    model.generation_config.eos_token_id = sorted(stops)
+    for name in ("bos_token_id", "pad_token_id"):
+        if trained is None or getattr(model.generation_config, name, None) is None:
+            setattr(model.generation_config, name, getattr(processor.tokenizer, name))
 
 
 def _check_tie(text: PreTrainedModel) -> None:

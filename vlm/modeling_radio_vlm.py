@@ -117,6 +117,9 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         language_model: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(config)
+        for part in (vision_model, language_model):
+            for module in part.modules() if part is not None else ():
+                module._is_hf_initialized = True  # or `post_init` would draw the weights anew
         if vision_model is None:
             vision_model = RadioVisionModel._from_config(config.vision_config)
         if language_model is None:

@@ -13,10 +13,16 @@ from vlm.errors import RadioVLMError
 ROW_MULTIPLE = 128
 
 
-def add_special_tokens(tokenizer: PreTrainedTokenizerBase, strings: dict[str, str]) -> dict[str, int]:
-    """Add the strings the tokenizer lacks (as special tokens) and return the id of each role."""
+def add_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, strings: dict[str, str], turns: tuple[str, ...] = ()
+) -> dict[str, int]:
+    """Add the strings the tokenizer lacks (as special tokens) and return the id of each role.
+
+    Args:
+        strings: the string of each role. turns: turn markers that the chat template will write.
+    """
     vocabulary = tokenizer.get_vocab()
-    missing = [text for text in dict.fromkeys(strings.values()) if text not in vocabulary]
+    missing = [text for text in dict.fromkeys((*strings.values(), *turns)) if text not in vocabulary]
     if missing:
         added = [AddedToken(text, special=True, normalized=False) for text in missing]
         tokenizer.add_tokens(added, special_tokens=True)
