@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -56,26 +55,17 @@ def limit_threads(machine: Machine, threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def choose_cpu_communication(wanted: bool) -> bool:
-    """Decide whether DeepSpeed loads its shared-memory op on CPU; returns the decision.
+def avoid_start_up_builds() -> None:
+    """Keep DeepSpeed from compiling its shared-memory communication for CPU processes at the first start.
 
-    Left to itself DeepSpeed compiles the op at the first start (about 90 s), and a build that was killed leaves a lock
-    on which every later start hangs. gloo does the same work. So the op is used only if asked for and already built
-    (`python training/prebuild.py`).
+    The build takes about 90 s, and one that was killed leaves a lock on which every later start hangs. gloo does the
+    same work (a few ms for a small model). An op that was compiled when deepspeed was installed is used.
     """
     import deepspeed
+    from deepspeed.git_version_info import installed_ops
 
-    use = wanted and built_op(SHM_OP)
-    deepspeed.ops.__compatible_ops__[SHM_OP] = use
-    return use
-
-
-def built_op(name: str) -> bool:
-    """Whether a DeepSpeed op lies built and unlocked in the extensions folder."""
-    from torch.utils.cpp_extension import _get_build_directory
-
-    folder = Path(_get_build_directory(name, verbose=False))
-    return (folder / f"{name}.so").exists() and not (folder / "lock").exists()
+    if not installed_ops.get(SHM_OP, False):
+        deepspeed.ops.__compatible_ops__[SHM_OP] = False
 
 
 def quiet_libraries() -> None:

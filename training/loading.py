@@ -20,6 +20,10 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
 
     import vlm  # noqa: F401  (registers the classes with the Auto* factories)
 
+    if recipe.model.count("/") != 1 and not Path(recipe.model).is_dir():
+        raise RecipeError(
+            f"model = {recipe.model} is not a folder: run the earlier stage first, or build one with `radio-vlm new`"
+        )
     options = {"dtype": torch.bfloat16 if args.bf16 else torch.float32}
     if recipe.train.attention:
         options["attn_implementation"] = recipe.train.attention

@@ -5,7 +5,6 @@ re-tag parameters for Muon by name, which lets convolutions and prefix tokens in
 """
 
 import contextlib
-import re
 
 import torch
 from torch import nn
@@ -13,17 +12,20 @@ from torch import nn
 from training.freezing import module_of, shape_of
 from training.recipe import Recipe, RecipeError
 
-# Weights that only look like matrices: tables, tokens and heads are looked up or read out, not multiplied through.
-# Mamba's per-head vectors and every convolution fall out by their number of dimensions or by module type.
-NOT_A_MATRIX = re.compile(r"embed|lm_head|token|position|pos_|cls|register|prefix|conv|norm|a_log|dt_bias", re.I)
-TABLES = (nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
+def matrix_ids(model: nn.Module) -> set[int]:
+    """Ids of the parameters that are weights of hidden linear layers: these decay, and these may go to Muon.
 
-def is_matrix(name: str, parameter: nn.Parameter, module: nn.Module | None = None) -> bool:
-    """Whether a parameter is the weight of a hidden linear layer: decayed, and fit for Muon."""
-    if isinstance(module, TABLES):
-        return False
-    return len(shape_of(parameter)) == 2 and name.endswith("weight") and not NOT_A_MATRIX.search(name)
+    Decided by the module that owns a weight, not by its name: embedding and position tables, prefix tokens and
+    convolutions are no linear layers; heads are, but read out of the model, and may share the embedding table.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for find in ("get_output_embeddings", "get_input_embeddings"):
+        module = getattr(model, find, lambda: None)()
+        if module is not None:
+            tables.add(id(module.weight))
+    linear = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    return {id(weight) for weight in linear if len(shape_of(weight)) == 2} - tables
 
 
 def build_param_groups(model: nn.Module, recipe: Recipe, row_table: nn.Parameter | None = None) -> list[dict]:
@@ -36,7 +38,7 @@ def build_param_groups(model: nn.Module, recipe: Recipe, row_table: nn.Parameter
         Groups `{name, params, lr, weight_decay, use_muon, ...}` in a fixed order; empty ones are left out.
         Tied weights appear once. Every parameter also carries `use_muon` as an attribute, which DeepSpeed reads.
     """
-    owners = dict(model.named_modules())
+    matrices = matrix_ids(model)
     buckets: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parameter.use_muon = False
@@ -45,8 +47,7 @@ def build_param_groups(model: nn.Module, recipe: Recipe, row_table: nn.Parameter
         if parameter is row_table:
             key = ("new_embeddings", "other")
         else:
-            owner = owners.get(name.rpartition(".")[0])
-            key = (module_of(name), "matrix" if is_matrix(name, parameter, owner) else "other")
+            key = (module_of(name), "matrix" if id(parameter) in matrices else "other")
         buckets.setdefault(key, []).append(parameter)
 
     groups = []

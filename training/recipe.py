@@ -184,8 +184,6 @@ class Train:
     """Log loss, learning rate and throughput every N steps."""
     tensorboard: bool = True
     """Write tensorboard logs to output_dir/tensorboard."""
-    shared_memory_op: bool = False
-    """Let DeepSpeed use its shared-memory communication for CPU processes if `training/prebuild.py` has built it."""
 
     def __post_init__(self) -> None:
         _choice(self.optimizer, ("adamw", "muon"), "train.optimizer")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.environment import (
     Machine,
-    choose_cpu_communication,
+    avoid_start_up_builds,
     limit_threads,
     prepare_process,
     quiet_libraries,
@@ -41,7 +41,14 @@ def run_stage(argv: list[str], default_config: str | None = None) -> int:
     except RecipeError as error:
         sys.stderr.write(f"{config}: {error}\n" if config else f"{error}\n")
         return 2
-    train_stage(recipe, prepare_process(local_rank), title=Path(config).stem if config else "stage")
+    machine = prepare_process(local_rank)
+    from vlm.errors import RadioVLMError
+
+    try:
+        train_stage(recipe, machine, title=Path(config).stem if config else "stage")
+    except (RecipeError, RadioVLMError) as error:  # mistakes of the recipe or the data: a message, no traceback
+        stage_logger(machine).error(f"{type(error).__name__}: {error}")
+        return 1
     return 0
 
 
@@ -159,7 +166,7 @@ def _training_arguments(recipe: Recipe, machine: Machine):
     train = recipe.train
     deepspeed = None
     if train.zero != "none" and machine.launched:
-        choose_cpu_communication(train.shared_memory_op)
+        avoid_start_up_builds()
         deepspeed = deepspeed_config(recipe)
     schedule = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(train.schedule, train.schedule)
     decay = {"num_decay_steps": max(1, train.max_steps // 5)} if train.schedule == "wsd" else None

@@ -57,9 +57,9 @@ def test_muon_takes_hidden_matrices_only(model):
     muon = {name for group in groups if group["use_muon"] for name in names_in(model, group)}
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     assert muon and all(len(shapes[name]) == 2 for name in muon)
-    for word in ("embed", "lm_head", "token", "position", "conv", "norm", "A_log", "patch_projection"):
+    for word in ("embed_tokens", "lm_head", "token", "position", "conv", "norm", "A_log"):
         assert not [name for name in muon if word in name], word
-    for part in ("mixer.in_proj", "mixer.out_proj", "q_proj", "mlp.fc1", "multi_modal_projector"):
+    for part in ("patch_projection", "mixer.in_proj", "mixer.out_proj", "q_proj", "mlp.fc1", "multi_modal_projector"):
         assert [name for name in muon if part in name], part
     assert {group["name"]: group["lr"] for group in groups if group["use_muon"]} == {
         "vision/matrix": 0.01, "projector/matrix": 0.02, "text/matrix": 0.02,

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 import vlm  # noqa: F401
+from tests.helpers.data_folders import record, write_records
 from tests.helpers.stage_runs import PROBE, ROOT, launch, losses, mixed_corpus, save_small_vlm
 from training.freezing import trainable_table
 from training.optimizers import build_param_groups
@@ -156,3 +157,16 @@ def test_table_on_disk_is_that_of_the_recipe(folder, whole):
     recipe = load_recipe(folder / "recipe.yaml")
     expected = trainable_table(model, build_param_groups(model, recipe))
     assert json.loads((whole / "trainable.json").read_text()) == expected
+
+
+def test_mistakes_end_a_stage_with_a_message(folder):
+    """A missing model and a corpus of bad samples: exit code 1, one line that says what to do, no traceback."""
+    missing = words(folder, "mistake", "model=runs/no/such/stage")
+    done = launch(ROOT / "training/stage2.py", missing, processes=0)
+    assert done.returncode == 1 and "runs/no/such/stage is not a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    write_records(folder / "data/bad", [record(f"b{i}", images=("images/missing.png",)) for i in range(8)])
+    done = launch(ROOT / "training/stage2.py", words(folder, "mistake", "data.sources=[{path: bad}]"), processes=0)
+    assert done.returncode == 1 and "images/missing.png" in done.stderr
+    assert "Traceback" not in done.stderr
