@@ -360,3 +360,15 @@ def test_a_bad_file_is_named_with_its_sample(processor, tmp_path):
     with pytest.raises(SampleError) as caught:
         processor.encode([user({"type": "image", "image": str(path)}, "?"), assistant("!")], sample_id="row-9")
     assert str(path) in str(caught.value) and "row-9" in str(caught.value) and caught.value.reason == "empty_file"
+
+
+def test_a_tokenizer_with_several_templates_is_asked_by_name():
+    templates = {"default": template("chatml"), "tool_use": template("llama3")}
+    processor = make_processor(chat_template=templates)
+    messages = [user("a"), assistant("b")]
+    assert processor.apply_chat_template(messages, tokenize=False).startswith("<|im_start|>")
+    assert processor.apply_chat_template(messages, chat_template="tool_use", tokenize=False).startswith("<s><|start_h")
+
+
+def test_empty_text_is_integer_and_harmless(processor):
+    assert processor(text=["", "a"])["input_ids"].dtype == torch.long
