@@ -158,9 +158,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         try:
             writer = self._writer(chat_template)
             prompt = writer.write(messages, want_labels, variables)
-            encoded = self._encode(
-                prompt.text, prompt.spans, prompt.chat.literals, prompt.chat.media, writer, pixel_dtype
-            )
+            encoded = self._encode(prompt, writer, pixel_dtype)
             self._check_length(encoded, max_length)
             if not want_labels:
                 del encoded["labels"]
