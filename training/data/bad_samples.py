@@ -7,6 +7,7 @@ this object, is the whole account; `report` reads it back.
 
 import json
 import logging
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,9 +15,8 @@ from pathlib import Path
 from vlm.errors import RadioVLMError, SampleError
 
 logger = logging.getLogger(__name__)
-SHARE_COUNTS_FROM = (
-    100  # before so many samples were seen, a share says nothing: one bad sample among the first three is not 33 %
-)
+SHARE_COUNTS_FROM = 100  # samples; one bad among the first three is not 33 %
+DEVIATIONS = 3.0
 SHOWN = 10
 
 
@@ -65,9 +65,18 @@ class BadSamples:
                 os.write(file, line.encode())  # one write: lines of several processes do not mix
             finally:
                 os.close(file)
-        base = max(self.num_seen, min(self.size, SHARE_COUNTS_FROM))
-        if len(self.bad) > self.share_limit * base:
-            raise TooManyBadSamples(self._too_many())
+        if len(self.bad) > self.allowed():
+            raise TooManyBadSamples(self._too_many()) from error
+
+    def allowed(self) -> float:
+        """How many bad samples are no proof yet that the share in the whole set is above the limit.
+
+        Exact once all samples were seen; before, three standard deviations of drawing `num_seen` of `size` without
+        replacement are added, so that bad luck at the start does not end a run whose data are good enough.
+        """
+        drawn = max(self.num_seen, min(self.size, SHARE_COUNTS_FROM))
+        variance = drawn * self.share_limit * (1 - self.share_limit) * (1 - drawn / self.size)
+        return self.share_limit * drawn + DEVIATIONS * math.sqrt(variance)
 
     def _too_many(self) -> str:
         reasons = ", ".join(
@@ -77,7 +86,7 @@ class BadSamples:
             f"  {row['where']}: sample {row['id']!r}: {row['message']}" for row in list(self.bad.values())[:SHOWN]
         )
         return (
-            f"{len(self.bad)} of the first {self.num_seen} samples (of {self.size}) are bad ({reasons}), more than "
+            f"{len(self.bad)} of the first {self.num_seen} samples (of {self.size}) are bad ({reasons}): more than "
             f"data.bad_share_limit={self.share_limit:g} allows:\n{examples}\n"
             "`radio-vlm check-data` lists them all; mend the data, or raise the limit to train without them"
         )

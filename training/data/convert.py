@@ -27,6 +27,8 @@ from training.data.sources import DataError, open_source
 from vlm.errors import SampleError
 
 logger = logging.getLogger(__name__)
+# Names of metrics in label files -> names in eval/metrics. Table structure (TEDS) has no metric yet: compared as text.
+METRICS = {"relaxed": "relaxed_accuracy", "teds": "anls"}
 LLAVA_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 
 
@@ -125,7 +127,10 @@ def write_records(samples: list[Sample], out: Path, task: str, seed: int) -> Non
     out.mkdir(parents=True, exist_ok=True)
     with (out / "records.jsonl").open("w", encoding="utf-8") as file:
         for sample in samples:
-            meta = {"task": task, "kind": sample.meta.get("metric", task), "group": group_of(sample)} | sample.meta
+            metric = sample.meta.get("metric")
+            meta = {"task": task, "kind": metric or task, "group": group_of(sample)} | sample.meta
+            if metric in METRICS:
+                meta["metric"] = METRICS[metric]
             record = {"id": sample.id, "source": task, "messages": sample.messages, "meta": meta}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     header = {"name": task, "task": task, "split": "test", "seed": seed, "n": len(samples)}

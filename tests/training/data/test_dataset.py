@@ -4,12 +4,13 @@ import json
 import pickle
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from tests.helpers.data_folders import good_folder, record, write_image, write_records
 from tests.helpers.fake_processor import FakeProcessor
-from training.data.bad_samples import TooManyBadSamples
+from training.data.bad_samples import BadSamples, TooManyBadSamples
 from training.data.cache import EncodedCache, as_bytes
 from training.data.dataset import TrainingDataset
 from training.data.mixture import Mixture
@@ -135,6 +136,28 @@ def test_too_many_bad_samples_stop_the_run(spoiled, how):
     ):
         for index in range(100):
             dataset[index]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_share_limit_neither_panics_nor_sleeps(seed):
+    """At half the limit a run goes through whatever the order; at four times the limit it stops in the first tenth."""
+    size, limit = 5000, 0.02
+    rng = np.random.default_rng(seed)
+
+    def seen_until_stop(share):
+        bad = set(rng.permutation(size)[: int(share * size)].tolist())
+        counter = BadSamples(size, limit)
+        for index in rng.permutation(size).tolist():
+            if index not in bad:
+                counter.good(index)
+                continue
+            try:
+                counter.add(index, SampleError("x", "x"), "x")
+            except TooManyBadSamples:
+                return counter.num_seen
+        return size
+
+    assert seen_until_stop(limit / 2) == size and seen_until_stop(4 * limit) < size / 10
 
 
 def test_share_limit_at_its_ends(tmp_path):
