@@ -106,12 +106,15 @@ def test_save_pretrained_alone_is_a_self_contained_folder(bare, checkpoint, refe
     assert_same(found)
 
 
-def test_the_code_of_the_model_card_runs(bare, exported, tmp_path):
+def test_the_code_of_the_model_card_runs_from_a_hub_id(bare, exported, tmp_path):
+    """The loader takes another path for hub ids than for folders: here one that stands in the cache already."""
     blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 1
-    head = (
-        f"from PIL import Image\nfolder = {str(exported)!r}\nquestion = 'TOTAL?'\nimage = Image.new('RGB', (64, 48))\n"
-    )
+    repository, commit = tmp_path / "hf/hub/models--me--demo", "0" * 40
+    shutil.copytree(exported, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    head = "from PIL import Image\nfolder = 'me/demo'\nquestion = 'TOTAL?'\nimage = Image.new('RGB', (64, 48))\n"
     done = run_bare(head + blocks[0], bare, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
