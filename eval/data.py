@@ -16,6 +16,7 @@ from typing import Any
 MEDIA_KINDS = ("image", "video")
 _TAG = re.compile(r"(<image>|<video>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -80,7 +81,9 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        return str(self.info.get("name") or self.path.stem)
+        """The folder's own name for itself; else that of the file, or of its folder where the file says nothing."""
+        path = self.path.parent if self.path.stem in _SAYS_NOTHING else self.path
+        return str(self.info.get("name") or path.stem)
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -211,10 +214,12 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
 def _from_question(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
     """`{"image": …, "question": …, "options"?: […], "answer(s)": …}`, the shape of most benchmark files."""
     options = record.get("options") or []
-    answers = record.get("answer", record.get("answers")) if options else record.get("answers", record.get("answer"))
+    answers = record.get("answers", record.get("answer"))
     if answers is None:
         raise ValueError("no answer or answers in the record")
-    answers = answers if isinstance(answers, list) else [answers]
+    answers = list(answers) if isinstance(answers, list) else [answers]
+    if options and record.get("answer") not in (None, *answers):
+        answers.append(record["answer"])  # the letter beside the words: either is right
     question = "\n".join([str(record["question"]), *(f"{letter}. {text}" for letter, text in zip(_LETTERS, options))])
     items = [{"type": kind, kind: path} for kind, paths in _media_lists(record).items() for path in paths]
     return [{"role": "user", "content": [*items, {"type": "text", "text": question}]}], answers

@@ -111,9 +111,10 @@ def evaluate(
 
 
 def _report_failures(key: str, rows: Sequence[dict[str, Any]]) -> None:
-    failed = [row for row in rows if row["error"] and row["control"] is None]
+    asked = [row for row in rows if row["control"] is None]
+    failed = [row for row in asked if row["error"]]
     if failed:
-        logger.warning("%s: %d of %d samples failed and were scored as wrong:", key, len(failed), len(rows))
+        logger.warning("%s: %d of %d samples failed and were scored as wrong:", key, len(failed), len(asked))
     for row in failed[:20]:
         logger.warning("  %s: %s", row["id"], row["error"])
     if len(failed) > 20:

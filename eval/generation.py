@@ -56,7 +56,7 @@ class Generator:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.model, self.processor = model.eval(), processor
         self.batch_size, self.progress = batch_size, progress
-        self.stop_ids = stop_token_ids(model, processor.tokenizer)
+        self.stop_ids = stop_token_ids(model, processor)
         pad = processor.tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else self.stop_ids[0]
         self.spent = dict.fromkeys(("requests", "prompt_tokens", "new_tokens"), 0)
@@ -141,18 +141,21 @@ class Generator:
         return collapse_repeats(self.processor.tokenizer.decode(row["input_ids"].tolist(), skip_special_tokens=False))
 
     def _failed(self, sample_id: str, error: Exception, row: dict[str, torch.Tensor] | None = None) -> Reply:
-        logger.warning("sample %s failed: %s: %s", sample_id, type(error).__name__, error)
+        logger.debug("sample %s failed: %s: %s", sample_id, type(error).__name__, error)
         return Reply(prompt=self._prompt(row) if row else "", error=f"{type(error).__name__}: {error}")
 
 
-def stop_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end an answer: those of the checkpoint's generation config, and the tokenizer's own end token."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = list(ids) if isinstance(ids, (list, tuple)) else [ids]
-    found.append(tokenizer.eos_token_id)
-    stop = list(dict.fromkeys(int(i) for i in found if i is not None))
+def stop_token_ids(model: Any, processor: Any) -> list[int]:
+    """Ids that end an answer: those of the generation config, of the chat template, and the tokenizer's own end token.
+
+    Raises ValueError when nobody names one: every answer would run to its limit.
+    """
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = list(configured) if isinstance(configured, (list, tuple)) else [configured]
+    found += [*getattr(processor, "stop_token_ids", []), processor.tokenizer.eos_token_id]
+    stop = list(dict.fromkeys(int(token) for token in found if token is not None))
     if not stop:
-        raise ValueError("neither the generation config nor the tokenizer names an end-of-turn token")
+        raise ValueError("neither generation config, chat template nor tokenizer names an end-of-turn token")
     return stop
 
 

@@ -97,6 +97,7 @@ def feature_maps(
 def _inputs(rows: Sequence[dict[str, Any]], video: dict[str, Any] | None) -> list[tuple[str, Any]]:
     """A few different inputs: one of every kind in turn, a single frame of a video."""
     from eval.report.pictures import is_video, still, video_frames
+    from eval.table import label
 
     by_kind: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
@@ -113,7 +114,7 @@ def _inputs(rows: Sequence[dict[str, Any]], video: dict[str, Any] | None) -> lis
         except Exception as error:  # as for the sample pictures
             logger.warning("no feature map for %s: %s", row["id"], error)
             continue
-        images.append((f"{row['task']}, {row['kind']}", image))
+        images.append((f"{label(row['task'])}, {label(row['kind'])}", image))
     return images
 
 

@@ -72,7 +72,8 @@ class Band:
 def loss_bands(bands: Sequence[Band], width: float = 1016, height: float = 300) -> str:
     """Loss over steps, the stages side by side on one loss axis; held-out loss before and after as dots."""
     left, top, bottom, gap = 34.0, 44.0, 26.0, 22.0
-    inner = width - left - gap * (len(bands) - 1)
+    right = 6.0
+    inner = width - left - right - gap * (len(bands) - 1)
     sizes = [max(len(band.losses), 1) ** 0.5 for band in bands]
     smallest = 0.16 * sum(sizes)  # a short stage stays readable
     sizes = [max(size, smallest) for size in sizes]
@@ -86,7 +87,7 @@ def loss_bands(bands: Sequence[Band], width: float = 1016, height: float = 300) 
 
     parts = []
     for tick in ticks(highest):
-        parts += [line(left, y_of(tick), width, y_of(tick)), text(left - 8, y_of(tick) + 4, f"{tick:g}", "end")]
+        parts += [line(left, y_of(tick), width - right, y_of(tick)), text(left - 8, y_of(tick) + 4, f"{tick:g}", "end")]
     at = left
     for band, points, size in zip(bands, lines, sizes):
         span = inner * size / sum(sizes)

@@ -18,18 +18,25 @@ logger = logging.getLogger(__name__)
 Features = tuple[torch.Tensor, tuple[int, int]]  # (h·w, D), (h, w)
 
 
+# How the three components become a colour: the first is lightness, the others run from blue to orange and from violet
+# to green. A component for each of red, green and blue would say the same, in colours that hurt.
+LIGHTNESS, CHROMA = (0.12, 0.94), torch.tensor([[0.24, 0.02, -0.26], [-0.16, 0.17, -0.12]], dtype=torch.float64)
+
+
 @dataclass
 class Basis:
-    """Mean (D,), components (D, 3) and the colour range (2, 3) of a projection to red, green and blue."""
+    """Mean (D,), components (D, 3) and, for each component, the range (2, 3) that is shown."""
 
     mean: torch.Tensor
     components: torch.Tensor
     span: torch.Tensor
 
     def colours(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, D) → (N, 3) in [0, 1]."""
+        """(N, D) → (N, 3) red, green, blue in [0, 1]."""
         projected = (features - self.mean) @ self.components
-        return ((projected - self.span[0]) / (self.span[1] - self.span[0]).clamp(min=1e-6)).clamp(0, 1)
+        share = ((projected - self.span[0]) / (self.span[1] - self.span[0]).clamp(min=1e-9)).clamp(0, 1)
+        light = LIGHTNESS[0] + (LIGHTNESS[1] - LIGHTNESS[0]) * share[:, :1]
+        return (light + (2 * share[:, 1:] - 1) @ CHROMA).clamp(0, 1)
 
 
 def fit_basis(features: torch.Tensor) -> Basis:
@@ -40,8 +47,7 @@ def fit_basis(features: torch.Tensor) -> Basis:
     components = axes[:3].T
     strongest = components.abs().argmax(0)
     components = components * components.gather(0, strongest[None]).sign()
-    if components.shape[1] < 3:
-        components = torch.nn.functional.pad(components, (0, 3 - components.shape[1]))
+    components = torch.nn.functional.pad(components, (0, 3 - components.shape[1]))  # fewer than 3 patches or channels
     projected = (features - mean) @ components
     return Basis(mean, components, torch.quantile(projected, torch.tensor([0.02, 0.98]).double(), dim=0))
 

@@ -134,7 +134,8 @@ class Task:
         done = [row for row in rows if row["control"] and not row["error"]]
         return {
             control: mean([row for row in done if row["control"] == control], self.metrics[0])
-            for control in dict.fromkeys(row["control"] for row in done)
+            for control in self.controls
+            if any(row["control"] == control for row in done)
         }
 
 

@@ -68,11 +68,20 @@ def test_question_records(tmp_path):
         {"id": 1, "image": "a.png", "question": "Q", "answers": ["x", "y"], "metric": "anls"},
         {"id": 2, "image": "a.png", "question": "Q", "answer": 3},
         {"id": 3, "image": "a.png", "question": "Q", "options": ["cat", "dog"], "answer": "B"},
+        {"id": 4, "image": "a.png", "question": "Q", "options": ["cat", "dog"], "answer": "B", "answers": ["dog"]},
     ]
-    one, two, three = read_dataset(write_lines(tmp_path / "labels.jsonl", *rows)).samples
+    one, two, three, four = read_dataset(write_lines(tmp_path / "labels.jsonl", *rows)).samples
     assert one.answers == ["x", "y"] and one.meta["metric"] == "anls"
     assert two.answers == ["3"]
     assert three.question == "Q\nA. cat\nB. dog" and three.answers == ["B"]
+    assert four.answers == ["dog", "B"]
+
+
+def test_a_name_that_says_nothing_is_replaced_by_the_folder(tmp_path):
+    row = {"id": 1, "question": "Q", "answer": "A"}
+    (tmp_path / "receipts").mkdir()
+    assert read_dataset(write_lines(tmp_path / "receipts/labels.jsonl", row)).name == "receipts"
+    assert read_dataset(write_lines(tmp_path / "receipts/mine.jsonl", row)).name == "mine"
 
 
 GOOD = {"from": "gpt", "value": "yes"}

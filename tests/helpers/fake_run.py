@@ -40,7 +40,7 @@ def oracle(answers, skill, seed):
     everything = sorted(set(answers.values()))
 
     def read(picture, text):
-        rng = random.Random(f"{seed}{text}")
+        rng = random.Random(f"{seed}{re.sub('⟨.*/', '⟨', text)}")  # the same wherever the run lies
         file = re.search(r"⟨(.*?)⟩", text)[1]
         report = re.search(r"\|(\d) lesions?(?:; largest: (\w+), (\d+) mm)?\n(\w+)\?", text)
         if rng.random() > skill:
