@@ -31,8 +31,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     EXIF orientation is applied; transparency is laid on white (as a page is); 16-bit greys keep their full scale
     (65535 -> 255) and float greys are stretched from their minimum to their maximum.
     """
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    try:
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001, S110 - damaged EXIF says nothing about the pixels
+        pass
     if image.mode == "RGB":
         return image
     if image.mode.startswith(("I", "F")):

@@ -136,6 +136,12 @@ def test_transparent_is_white_and_exif_turns():
     assert to_rgb(turned).size == (4, 8)
 
 
+def test_damaged_exif_does_not_cost_the_image():
+    image = picture(8, 8)
+    image.info["exif"] = b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage"
+    assert to_rgb(image).tobytes() == picture(8, 8).tobytes()
+
+
 def test_saves_and_loads(tmp_path):
     processor = RadioVLMImageProcessor({"mode": "fixed", "size": [64, 32]}, clamp=False)
     processor.save_pretrained(tmp_path)
