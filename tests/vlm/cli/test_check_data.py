@@ -73,7 +73,7 @@ def spoil(folder, how):
         path.write_bytes(b"this is no picture")
         return image, "unreadable_image"
     if how == "huge":
-        Image.new("1", (20000, 20000)).save(path, optimize=True)
+        Image.new("1", (14000, 14000)).save(path, optimize=True)
         return image, "too_large"
     if how == "no_frames":
         no_frames(folder / "images/v.mp4")

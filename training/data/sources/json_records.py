@@ -132,7 +132,7 @@ class LlavaJsonSource(JsonSource):
 
     def _index(self) -> None:
         try:
-            text = self.file.read_text(encoding="utf-8")
+            text = self.file.read_bytes().decode("utf-8")  # line ends as they are: byte positions count
         except UnicodeDecodeError as error:
             raise DataError(f"{self.file} is not UTF-8 text: {error}") from None
         decoder = json.JSONDecoder()

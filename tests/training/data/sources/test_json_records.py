@@ -33,10 +33,14 @@ def test_not_utf8_line_is_one_bad_sample(tmp_path):
         source[1]
 
 
-def test_byte_order_mark_and_windows_line_ends(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(record(name)).encode() for name in "ab"))
-    assert [sample.id for sample in open_source(path)] == ["a", "b"]
+@pytest.mark.parametrize("file, parts", [("x.jsonl", (b"", b"\r\n", b"")), ("x.json", (b"[\r\n", b",\r\n", b"]\r\n"))])
+def test_byte_order_mark_and_windows_line_ends(tmp_path, file, parts):
+    start, between, end = parts
+    records = between.join(json.dumps(record(name)).encode() for name in "abc")
+    (tmp_path / file).write_bytes(b"\xef\xbb\xbf" + start + records + end)
+    source = open_source(tmp_path / file)
+    assert [sample.id for sample in source] == ["a", "b", "c"]
+    assert source.where(2).endswith(":3" if file == "x.jsonl" else ":4")
 
 
 @pytest.mark.parametrize("indent", [None, 2])
