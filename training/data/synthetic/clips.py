@@ -60,6 +60,25 @@ def draw_clip(actors: list[Actor], frames: int, size: int, background: int) -> n
     return clip.round().astype(np.uint8)
 
 
+def cell_labels(actors: list[Actor], times: list[int], size: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a vision base can be asked about a clip without words: colour and motion of the shape centred in each cell.
+
+    times: frames to label (of a tubelet: its first). cell: pixels a side. Returns two int64 arrays (T, cells), row by
+    row: colours (0 none, then in the order of `COLOURS`) and motions (0 none, 1 still, then in that of `DIRECTIONS`).
+    """
+    side = size // cell
+    colours, motions = np.zeros((2, len(times), side * side), np.int64)
+    names, ways = list(COLOURS), [(0, 0), *DIRECTIONS.values()]
+    for row, time in enumerate(times):
+        for actor in actors:
+            if actor.first <= time < actor.last:
+                x, y = ((p + v * time) % size // cell for p, v in zip((actor.x, actor.y), actor.velocity))
+                colours[row, y * side + x] = 1 + names.index(actor.colour)
+                way = tuple(int(np.sign(v)) for v in actor.velocity)
+                motions[row, y * side + x] = 1 + ways.index(way)
+    return colours, motions
+
+
 def write_mp4(path: Path, clip: np.ndarray, fps: int) -> None:
     """Encode `clip` (T, H, W, 3) uint8 at high quality: H.264 where the installed FFmpeg has x264, MPEG-4 otherwise.
 

@@ -66,16 +66,23 @@ def _count(rng: random.Random, size: int, frames: int) -> Scene:
     return actors, str(moving)
 
 
-_KINDS: dict[str, Callable[[random.Random, int, int], Scene]] = {
+KINDS: dict[str, Callable[[random.Random, int, int], Scene]] = {
     "direction": _direction,
     "order": _order,
     "count": _count,
 }
 
 
-def kinds_of(n: int) -> list[str]:
-    """The kind of each of `n` records: direction at every other place, order and count in turn between."""
-    return [("direction", "order", "direction", "count")[i % 4] for i in range(n)]
+BALANCE = "direction,order,direction,count"
+
+
+def kinds_of(n: int, balance: str = BALANCE) -> list[str]:
+    """The kind of each of `n` records: `balance`, a comma-separated cycle of kinds, over and over."""
+    cycle = balance.split(",")
+    for kind in cycle:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r} of video question; known: {', '.join(KINDS)}")
+    return [cycle[i % len(cycle)] for i in range(n)]
 
 
 def content_of(kind: str, actors: list[Actor], answer: str) -> tuple:
@@ -85,15 +92,15 @@ def content_of(kind: str, actors: list[Actor], answer: str) -> tuple:
 
 
 def records(
-    out: Path, split: str, seed: int, n: int, frames: int = 8, size: int = 64, fps: int = 4
+    out: Path, split: str, seed: int, n: int, frames: int, size: int, fps: int, kinds: str
 ) -> Iterator[dict[str, Any]]:
     """Write one mp4 a record below `out/videos` and yield the records."""
     rng = generator("videos", split, seed)
     (out / "videos").mkdir(parents=True, exist_ok=True)
     seen: set[tuple] = set()
-    for index, kind in enumerate(kinds_of(n)):
+    for index, kind in enumerate(kinds_of(n, kinds)):
         while True:
-            actors, answer = _KINDS[kind](rng, size, frames)
+            actors, answer = KINDS[kind](rng, size, frames)
             content = content_of(kind, actors, answer)
             if split_of(repr(content)) == split and content not in seen:
                 break
@@ -115,9 +122,14 @@ def records(
 
 
 @register_corpus("videos")
-def write(out: Path, split: str, seed: int, n: int, *, frames: int = 8, size: int = 64, fps: int = 4) -> None:
-    """Write `n` records of `split` to the folder `out`: `frames` frames of `size` × `size` pixels at `fps` each."""
+def write(
+    out: Path, split: str, seed: int, n: int, *, frames: int = 8, size: int = 64, fps: int = 4, kinds: str = BALANCE
+) -> None:
+    """Write `n` records of `split` to the folder `out`: `frames` frames of `size` × `size` pixels at `fps` each.
+
+    `kinds` is the cycle of kinds, e.g. `direction,direction,order` for training; keep the default for tests.
+    """
     if frames < 4 or size % 16:
         raise ValueError(f"frames must be at least 4 and size a multiple of 16, not {frames} and {size}")
     out = Path(out)
-    write_folder(out, "videos", split, seed, records(out, split, seed, n, frames, size, fps))
+    write_folder(out, "videos", split, seed, records(out, split, seed, n, frames, size, fps, kinds))
