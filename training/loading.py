@@ -41,8 +41,10 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     return model, processor
 
 
-def build_data(recipe: Recipe, processor, machine: Machine) -> tuple[TrainingDataset, DataLoader, dict[str, list]]:
-    """Training dataset, its loader for this rank, and the encoded held-out samples by source name."""
+def build_data(
+    recipe: Recipe, processor, machine: Machine
+) -> tuple[TrainingDataset, DataLoader, dict[str, TrainingDataset]]:
+    """Training dataset, its loader for this rank, and the held-out datasets by source name."""
     data, train = recipe.data, recipe.train
     bad = Path(recipe.output_dir) / "bad_samples.jsonl"
     dataset = _dataset(recipe, data.sources, processor, cache=data.cache, report_path=bad)
@@ -52,10 +54,10 @@ def build_data(recipe: Recipe, processor, machine: Machine) -> tuple[TrainingDat
     )  # fmt: skip
     heldout = {}
     for index, source in enumerate(data.eval_sources):
-        limit = min(source.limit or data.eval_limit, data.eval_limit)
-        samples = _dataset(recipe, [Source(**{**vars(source), "limit": limit})], processor)
+        limit = source.limit or data.eval_limit
+        samples = _dataset(recipe, [Source(**{**vars(source), "limit": limit})], processor, cache=True)
         name = source.name or source.path.rstrip("/").rsplit("/", 1)[-1]
-        heldout[name if name not in heldout else f"{name}#{index}"] = [samples[i] for i in range(len(samples))]
+        heldout[name if name not in heldout else f"{name}#{index}"] = samples
     return dataset, loader, heldout
 
 
@@ -67,7 +69,9 @@ def _dataset(recipe: Recipe, sources: list[Source], processor, **options) -> Tra
     )
 
 
-def measure_heldout(model: nn.Module, heldout: dict[str, list], loader: DataLoader, recipe: Recipe, machine: Machine):
+def measure_heldout(
+    model: nn.Module, heldout: dict[str, TrainingDataset], loader: DataLoader, recipe: Recipe, machine: Machine
+) -> dict:
     """Held-out loss now; called by all ranks together."""
     device = next(model.parameters()).device
     batch_size = recipe.train.per_device_batch_size

@@ -68,7 +68,7 @@ class Data:
     eval_sources: list[Source] = field(default_factory=list)
     """Held-out sources; their loss is measured before and after the stage and written to heldout.json."""
     eval_limit: int = 64
-    """At most this many held-out samples of each source."""
+    """At most this many held-out samples of a source that sets no limit itself."""
     max_length: int = 2048
     """Longest sample in tokens, image tokens included; a longer one counts as bad (it is never cut)."""
     bad_share_limit: float = 0.02
