@@ -77,7 +77,7 @@ def loss_bands(bands: Sequence[Band], width: float = 1016, height: float = 300) 
     sizes = [max(len(band.losses), 1) ** 0.5 for band in bands]
     smallest = 0.16 * sum(sizes)  # a short stage stays readable
     sizes = [max(size, smallest) for size in sizes]
-    lines = [smooth(band.losses, max(2.0, len(band.losses) / 40)) for band in bands]
+    lines = [smooth(band.losses, max(2.0, len(band.losses) / 60)) for band in bands]
     seen = [y for points in lines for _, y in points] + [v for b in bands for v in (b.before, b.after) if v is not None]
     highest = max(seen, default=1.0) * 1.04 or 1.0
     floor = height - bottom

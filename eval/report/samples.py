@@ -6,6 +6,7 @@ The choice is by rule, not by taste: kinds take turns, and a share of the places
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 SHOWN = 12
 WRONG_SHARE = 1 / 3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def choose(rows: Sequence[Row], number: int = SHOWN) -> list[Row]:
@@ -58,7 +60,10 @@ def card(row: Row, controls: Sequence[Row], video: dict[str, Any] | None = None)
     else:
         said = f'<span class="wrong">✗</span> <b>{_reply(row)}</b>'
         gold = f' <span class="soft">instead of <b>{escape(_short(" / ".join(row["answers"])))}</b></span>'
-    foot = "".join(f"<div>{escape(label(other['control']))} → {_reply(other)}</div>" for other in controls)
+    foot = "".join(
+        f"<div>{escape(label(other['control']))} → {_reply(other)}</div>"
+        for other in sorted(controls, key=lambda row: row["control"])
+    )
     where = f"<span>{escape(label(row['task']))}, {escape(label(row['kind']))}</span><span>{escape(row['id'])}</span>"
     return (
         f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
@@ -128,5 +133,5 @@ def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.I
 
 
 def _short(words: str, most: int = 80) -> str:
-    words = " ".join(words.split())
+    words = _CONTROL.sub("\ufffd", " ".join(words.split()))  # an untrained model writes any byte; HTML allows not all
     return words if len(words) <= most else words[: most - 1] + "…"

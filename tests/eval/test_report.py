@@ -116,10 +116,11 @@ def test_words_of_models_and_users_stay_text(tmp_path):
     write_run(tmp_path, n=4, stages={"stage2": (1.0, 10, 2.0, 1.0)})
     file = tmp_path / "eval/stage2-documents.json"
     results = json.loads(file.read_text())
-    results["samples"][0] |= {"question": "<script>q</script>", "output": "<img src=http://x>", "score": 0.0}
+    results["samples"][0] |= {"question": "<script>q</script>", "output": "<img src=http://x>\x00", "score": 0.0}
     file.write_text(json.dumps(results))
     text = build(tmp_path).read_text()
     assert "<script>" not in text and "&lt;script&gt;q&lt;/script&gt;" in text and "<img src=http" not in text
+    assert "\x00" not in text
 
 
 def test_samples_are_chosen_by_rule():
