@@ -123,6 +123,10 @@ def converse(chat: Chat, items: list[dict], clip: dict) -> int:
     from vlm.cli.media_items import media_item
     from vlm.errors import RadioVLMError
 
+    try:
+        import readline  # noqa: F401 - its import gives input() line editing and history
+    except ImportError:  # not on every platform
+        pass
     print("Ask away. /help lists the commands, Ctrl-D leaves.")
     while True:
         try:

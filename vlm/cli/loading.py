@@ -7,7 +7,7 @@ from vlm.errors import RadioVLMError
 LARGE = 500_000_000  # bytes of weights from which a progress bar helps
 
 
-def quiet_transformers(folder: str | Path | None = None) -> None:
+def quiet_transformers(weight_bytes: int) -> None:
     """Errors only, and no progress bars for weights that load in a blink: an answer should stand alone on the screen.
 
     Missing kernels, which it would warn of, are listed by `radio-vlm inspect`.
@@ -17,11 +17,10 @@ def quiet_transformers(folder: str | Path | None = None) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    if weight_bytes < LARGE:
+        logging.disable_progress_bar()
     # saving imports DeepSpeed where it is installed, which then announces the device it found
     standard.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= standard.ERROR)
-    if folder is not None and Path(folder).is_dir():
-        if sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) < LARGE:
-            logging.disable_progress_bar()
 
 
 def check_checkpoint(name: str) -> None:
@@ -78,7 +77,8 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto"):
     from transformers import AutoModelForImageTextToText
 
     load_config(name)
-    quiet_transformers(name)
+    if Path(name).is_dir():
+        quiet_transformers(sum(path.stat().st_size for path in Path(name).glob("*.safetensors")))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

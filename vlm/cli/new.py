@@ -78,14 +78,15 @@ def run(args: argparse.Namespace) -> int:
 
     # First without weights: a mistake shows before anything large is fetched, and so does the plan.
     parts = load_parts(*words, weights=False, download=not args.meta)
-    print(plan(build(parts, options, on_meta=True), parts), flush=True)
+    planned = build(parts, options, on_meta=True)
+    print(plan(planned, parts), flush=True)
     if args.meta:
         return 0
     import torch
 
     from vlm.cli.loading import quiet_transformers
 
-    quiet_transformers()
+    quiet_transformers(2 * sum(parameter.numel() for parameter in planned[0].parameters()))
     if not args.random:
         parts = load_parts(*words)
     torch.manual_seed(args.seed)
