@@ -53,32 +53,38 @@ class GridPatchEmbeddings(RadioPatchEmbeddings):
         pixel_values: torch.Tensor | None,
         image_grid_hw: torch.Tensor | None = None,
         tubelets: torch.Tensor | None = None,
-        groups: list[tuple[Grid, list[int]]] | None = None,
         grids: list[Grid] | None = None,
+        groups: list[tuple[Grid, list[int]]] | None = None,
     ) -> torch.Tensor | list[torch.Tensor]:
-        """With `groups`: one `(n, prefix + h*w, D)` sequence batch a group; otherwise the native forward.
+        """With `grids`: the sequences (prefix tokens, then patches) of all pictures, then tubelets.
 
         Args:
             pixel_values: conditioned patches of the pictures `(patches, C*P*P)`.
-            tubelets: conditioned patches of the tubelets `(patches, T*C*P*P)`; they follow the pictures.
-            groups: from `group_by_grid(grids)`; positions count pictures first, then tubelets.
+            tubelets: conditioned patches of the tubelets `(patches, T*C*P*P)`.
+            groups: from `group_by_grid(grids)`: one dense batch `(n, prefix + h*w, D)` a group; without it all
+                sequences end to end, `(1, total, D)`.
         """
-        if groups is None:
+        if grids is None:
             return super().forward(pixel_values, image_grid_hw)
-        # The assembly stays in this forward: sharded training (ZeRO-3) gathers the parameters only while it runs.
+        # The assembly stays in this forward: sharded training (ZeRO-3) gathers the parameters only while it runs. It
+        # also counts output tensors, which must be as many on every rank; hence one tensor without groups.
         patches = self._project(pixel_values, tubelets)
-        batches = []
-        if len(groups) == 1:
+        prefix = self.cls_register_token.to(patches.dtype)
+        if groups is not None and len(groups) == 1:
             (h, w), members = groups[0]
-            batches.append(patches.view(len(members), h * w, -1))
+            batches = [patches.view(len(members), h * w, -1)]
         else:
-            per_picture = patches.split([h * w for h, w in grids])
-            batches.extend(torch.stack([per_picture[i] for i in members]) for _, members in groups)
+            pictures = patches.split([h * w for h, w in grids])
+            if groups is None:
+                pieces = []
+                for grid, picture in zip(grids, pictures):
+                    pieces += [prefix, (picture.float() + self.positions(grid)[0]).to(patches.dtype)]
+                return torch.cat(pieces).unsqueeze(0)
+            batches = [torch.stack([pictures[i] for i in members]) for _, members in groups]
         sequences = []
         for (grid, members), batch in zip(groups, batches):
             batch = (batch.float() + self.positions(grid)).to(patches.dtype)
-            prefix = self.cls_register_token.to(batch.dtype).expand(len(members), -1, -1)
-            sequences.append(torch.cat([prefix, batch], dim=1))
+            sequences.append(torch.cat([prefix.expand(len(members), -1, -1), batch], dim=1))
         return sequences
 
     def _project(self, pixel_values: torch.Tensor | None, tubelets: torch.Tensor | None) -> torch.Tensor:
@@ -149,16 +155,20 @@ class RadioVisionModel(RadioModel):
         if given != sum(h * w for h, w in grids):
             raise ValueError(f"got {given} patches, but the grids {grids[:8]} describe {sum(h * w for h, w in grids)}")
         groups = group_by_grid(grids)
+        if how == "auto":
+            how = self._choose(grids, groups)
+        dense = how == "dense" or len(groups) == 1
         sequences = self.embeddings(
             None if pixel_values is None else self.condition(pixel_values),
             tubelets=None if tubelets is None else self.condition(tubelets),
-            groups=groups,
             grids=grids,
+            groups=groups if dense else None,
         )
-        if how == "auto":
-            how = self._choose(grids, groups)
-        run = self._run_dense if how == "dense" or len(groups) == 1 else self._run_packed
-        return RadioModelOutput(features=run(sequences, groups, len(grids), **kwargs))
+        if dense:
+            features = self._run_dense(sequences, groups, len(grids), **kwargs)
+        else:
+            features = self._run_packed(sequences, grids, **kwargs)
+        return RadioModelOutput(features=features)
 
     def _choose(self, grids: list[Grid], groups: list) -> str:
         """Packed when there is a varlen kernel, when parameters are sharded over ranks (every rank must make the same
@@ -168,6 +178,7 @@ class RadioVisionModel(RadioModel):
         return "packed" if flash or sharded or 2 * len(groups) > len(grids) else "dense"
 
     def _run_dense(self, sequences: list[torch.Tensor], groups: list, total: int, **kwargs) -> torch.Tensor:
+        """One pass a group; the features back in the order of the pictures."""
         skip = self.config.num_summary_tokens
         outputs = [self.encoder(sequence, **kwargs).last_hidden_state[:, skip:] for sequence in sequences]
         if len(outputs) == 1:
@@ -178,13 +189,11 @@ class RadioVisionModel(RadioModel):
                 pieces[position] = piece
         return torch.cat(pieces)
 
-    def _run_packed(self, sequences: list[torch.Tensor], groups: list, total: int, **kwargs) -> torch.Tensor:
-        pieces: list[torch.Tensor | None] = [None] * total
-        for (_, members), batch in zip(groups, sequences):
-            for position, piece in zip(members, batch):
-                pieces[position] = piece
-        lengths = torch.tensor([len(piece) for piece in pieces])
-        cu_seqlens = F.pad(lengths.cumsum(0), (1, 0)).to(device=pieces[0].device, dtype=torch.int32)
-        packed = self.encoder(torch.cat(pieces).unsqueeze(0), cu_seqlens=cu_seqlens, **kwargs).last_hidden_state[0]
+    def _run_packed(self, sequence: torch.Tensor, grids: list[Grid], **kwargs) -> torch.Tensor:
+        """One pass for all, as in the native model."""
         skip = self.config.num_summary_tokens
-        return torch.cat([piece[skip:] for piece in packed.split(lengths.tolist())])
+        lengths = [skip + h * w for h, w in grids]
+        ends = torch.tensor(lengths, device=sequence.device).cumsum(0)
+        cu_seqlens = F.pad(ends, (1, 0)).to(torch.int32)
+        packed = self.encoder(sequence, cu_seqlens=cu_seqlens, **kwargs).last_hidden_state[0]
+        return torch.cat([piece[skip:] for piece in packed.split(lengths)])
