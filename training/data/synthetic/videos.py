@@ -5,7 +5,8 @@
 - order: one object is seen in the first part of the clip, another in the second → the colour of the first.
 - count: one to three shapes drift, and as many as two stand still → how many move.
 
-Of `n` records half (rounded up) ask for the direction, the rest is shared by order and count; one question a record.
+Of `n` validation or test records half (rounded up) ask for the direction, the rest is shared by order and count; of the
+training records two thirds do, because motion is what takes longest to learn. Every record has one question.
 """
 
 import random
@@ -73,12 +74,13 @@ KINDS: dict[str, Callable[[random.Random, int, int], Scene]] = {
 }
 
 
-BALANCE = "direction,order,direction,count"
+TEST_KINDS = "direction,order,direction,count"
+TRAIN_KINDS = "direction,direction,order,direction,direction,count"
 
 
-def kinds_of(n: int, balance: str = BALANCE) -> list[str]:
-    """The kind of each of `n` records: `balance`, a comma-separated cycle of kinds, over and over."""
-    cycle = balance.split(",")
+def kinds_of(n: int, kinds: str = TEST_KINDS) -> list[str]:
+    """The kind of each of `n` records: `kinds`, a comma-separated cycle, over and over."""
+    cycle = kinds.split(",")
     for kind in cycle:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r} of video question; known: {', '.join(KINDS)}")
@@ -123,13 +125,14 @@ def records(
 
 @register_corpus("videos")
 def write(
-    out: Path, split: str, seed: int, n: int, *, frames: int = 8, size: int = 64, fps: int = 4, kinds: str = BALANCE
+    out: Path, split: str, seed: int, n: int, *, frames: int = 8, size: int = 64, fps: int = 4, kinds: str = ""
 ) -> None:
     """Write `n` records of `split` to the folder `out`: `frames` frames of `size` × `size` pixels at `fps` each.
 
-    `kinds` is the cycle of kinds, e.g. `direction,direction,order` for training; keep the default for tests.
+    `kinds`: the cycle of kinds, e.g. `direction,direction,order`; empty for the default of the split.
     """
     if frames < 4 or size % 16:
         raise ValueError(f"frames must be at least 4 and size a multiple of 16, not {frames} and {size}")
     out = Path(out)
+    kinds = kinds or (TRAIN_KINDS if split == "train" else TEST_KINDS)
     write_folder(out, "videos", split, seed, records(out, split, seed, n, frames, size, fps, kinds))

@@ -50,6 +50,13 @@ def test_at_least_half_of_the_questions_ask_for_the_direction(n):
     assert videos.kinds_of(n).count("direction") >= n / 2
 
 
+def test_training_records_ask_more_for_the_direction(tmp_path):
+    videos.write(tmp_path / "a", "train", 0, 6)
+    videos.write(tmp_path / "b", "train", 0, 4, kinds="count,order")
+    assert [row["meta"]["kind"] for row in rows_of(tmp_path / "a")].count("direction") == 4
+    assert [row["meta"]["kind"] for row in rows_of(tmp_path / "b")] == ["count", "order"] * 2
+
+
 def test_same_seed_same_clips(corpus, tmp_path):
     videos.write(tmp_path / "again", "test", 5, 40)
     videos.write(tmp_path / "other", "test", 6, 40)
