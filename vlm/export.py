@@ -65,7 +65,7 @@ def export(model_dir: str | Path, out_dir: str | Path, results: str | Path | Non
         raise ExportError(f"{source} is not a whole checkpoint: no {', '.join(missing) or 'model*.safetensors'}")
     if out.resolve() == source.resolve():
         raise ExportError(f"{out} is the checkpoint itself; give another folder to export to")
-    out.mkdir(parents=True, exist_ok=True)
+    clear(out)
     for name in sorted({path.name for pattern in KEEP for path in source.glob(pattern) if path.is_file()}):
         shutil.copyfile(source / name, out / name)
     write_class_code(config, out)
@@ -75,6 +75,18 @@ def export(model_dir: str | Path, out_dir: str | Path, results: str | Path | Non
     check_folder(out)
     logger.info("exported %s to %s", source, out)
     return out
+
+
+def clear(out: Path) -> None:
+    """Make `out`, or take an earlier export away from it (shards may change names); any other content is refused."""
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        try:
+            read_config(out)
+        except ExportError as error:
+            raise ExportError(f"{out} is not empty and holds no earlier export; give another folder") from error
+    for path in {path for pattern in (*KEEP, "*.py") for path in out.glob(pattern) if path.is_file()}:
+        path.unlink()
 
 
 def write_class_code(config: dict, folder: Path) -> None:

@@ -184,6 +184,20 @@ def test_a_broken_checkpoint_is_named(checkpoint, tmp_path, spoil, message):
         export(folder, tmp_path / "out")
 
 
+def test_an_earlier_export_is_replaced_whole_and_anything_else_is_left_alone(checkpoint, tmp_path):
+    out = export(checkpoint, tmp_path / "out")
+    (out / "model-00002-of-00002.safetensors").write_text("stale")
+    (out / "notes.txt").write_text("mine")
+    export(checkpoint, out)
+    names = {path.name for path in out.iterdir()}
+    assert "model-00002-of-00002.safetensors" not in names and {"notes.txt", "model.safetensors"} <= names
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.py").write_text("years of work")
+    with pytest.raises(ExportError, match="not empty"):
+        export(checkpoint, tmp_path / "other")
+    assert (tmp_path / "other/thesis.py").is_file()
+
+
 def test_export_over_itself_and_from_nowhere_are_refused(checkpoint, tmp_path):
     with pytest.raises(ExportError, match="the checkpoint itself"):
         export(checkpoint, checkpoint)
