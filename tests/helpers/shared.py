@@ -1,4 +1,4 @@
-"""Where the optional, licence-bound test data lies: beside the checkout or at RADIO_VLM_SHARED. Without it tests skip."""
+"""Where the licence-bound test data lies: beside the checkout or at RADIO_VLM_SHARED. Without it tests skip."""
 
 import os
 from pathlib import Path
