@@ -33,12 +33,11 @@ from training.data.synthetic.pages.registry import Fields, Layout  # noqa: E402
 
 IGNORED = -100
 CELL = -1  # stands for a visual cell while a sequence is built
-# When each layout joins: value right after its label first, then further to the right, then below or above it.
+# When each layout joins: value right after its label first, then one of rows and one of columns, then the rest.
 CURRICULUM = (
     (0.00, ("amounts_inline",)),
-    (0.25, ("boxes_beside", "rows")),
-    (0.40, ("lying", "amounts_right")),
-    (0.50, ()),  # everything else
+    (0.22, ("rows", "columns")),
+    (0.40, ()),  # everything else
 )
 TEXT_SHARE, MEDICAL_SHARE, READ_SHARE = 0.10, 0.05, 0.15
 

@@ -51,7 +51,7 @@ def question(label: str) -> str:
 
 
 def make_page(rng: random.Random, layout: Layout, split: str) -> tuple[Canvas, Fields]:
-    """One page (``canvas.image``: RGB, 128 × 96) and the fields written on it."""
+    """One page (``canvas.image``: RGB, 96 × 128) and the fields written on it."""
     fields = draw_fields(rng, layout, split)
     page = Canvas(rng, layout.sizes)
     layout.draw(page, fields)

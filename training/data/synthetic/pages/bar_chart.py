@@ -1,4 +1,4 @@
-"""Bar charts: the bars' length is the value, and the value is written at the end of its bar."""
+"""Bar charts: the bars' length is the value, and the value is written as a data label too."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ def bar_colour(page: Canvas) -> tuple[int, int, int]:
     return (page.rng.randint(70, 190), page.rng.randint(70, 190), page.rng.randint(70, 190))
 
 
-@register_layout("bar_chart", "upright", fields=4, sizes=(12, 13))
+@register_layout("bar_chart", "upright", fields=3, sizes=(12, 13))
 def upright(page: Canvas, fields: Fields) -> None:
-    """Bars that stand on an axis, label below, value above."""
+    """Bars that stand on an axis, label below, value above the bar's end, at a height that follows the value."""
     for column, (label, value) in enumerate(fields):
-        x, top = 32 * column + 16, 74 - 0.56 * int(value)
-        page.box(x - 9, top, x + 9, 76, fill=bar_colour(page), outline=False)
+        x, top = 32 * column + 16, 103 - 0.28 * int(value)
+        page.box(x - 9, top, x + 9, 103, fill=bar_colour(page), outline=False)
         page.text(x, top - 9, value, "mm")
-        page.text(x, 87, label, "mm")
-    page.line(2, 77, 125, 77)
+        page.text(x, 114, label, "mm")
+    page.line(2, 104, 93, 104)
+    page.line(2, 30, 2, 104)
 
 
 @register_layout("bar_chart", "lying", fields=3)
 def lying(page: Canvas, fields: Fields) -> None:
-    """Bars that grow to the right of an axis, label before, value behind the end."""
+    """Bars that grow to the right of an axis, label before them, values in a column at the right."""
     for row, (label, value) in enumerate(fields):
         y = 32 * row + 14
-        end = 38 + 0.62 * int(value)
-        page.text(3, y, label, "lm")
-        page.box(38, y - 8, end, y + 8, fill=bar_colour(page), outline=False)
-        page.text(end + 13, y, value, "mm")
-    page.line(37, 0, 37, 93)
+        page.text(2, y, label, "lm")
+        page.box(34, y - 8, 34 + 0.28 * int(value), y + 8, fill=bar_colour(page), outline=False)
+        page.text(80, y, value, "mm")
+    page.line(33, 0, 33, 93)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT = 128, 96
+WIDTH, HEIGHT = 96, 128
 JITTER = 2  # pixels the whole page moves in x and y; every text moves by up to one more
 FONTS = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf")
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 from training.data.synthetic.pages.canvas import Canvas
 from training.data.synthetic.pages.registry import Fields, register_layout
 
+WHITE = (255, 255, 255)
+
 
 @register_layout("form", "boxes_beside", fields=3)
 def boxes_beside(page: Canvas, fields: Fields) -> None:
-    """Label with a colon, then a framed box that holds the value."""
+    """Label with a colon, then a framed box that holds the value; a line to sign on."""
     for row, (label, value) in enumerate(fields):
-        y = 32 * row + 13
-        page.text(4, y, label + ":", "lm")
-        page.box(62, y - 11, 98, y + 11, fill=(255, 255, 255))
-        page.text(80, y, value, "mm")
+        y = 32 * row + 14
+        page.text(3, y, label + ":", "lm")
+        page.box(64, y - 11, 93, y + 11, fill=WHITE)
+        page.text(79, y, value, "mm")
+    page.line(10, 116, 80, 116)
 
 
 @register_layout("form", "boxes_below", fields=3)
 def boxes_below(page: Canvas, fields: Fields) -> None:
-    """Two blocks with the box below the label, and a last line with the box beside it."""
-    for x, (label, value) in zip((18, 82), fields):
-        page.text(x, 14, label, "mm")
-        page.box(x - 16, 34, x + 16, 58, fill=(255, 255, 255))
-        page.text(x, 46, value, "mm")
-        page.box(x + 27, 41, x + 36, 50)  # an empty tick box
+    """Two blocks with the box below the label, and a last line with the box beside it; tick boxes between."""
+    for x, (label, value) in zip((17, 79), fields):
+        page.text(x, 16, label, "mm")
+        page.box(x - 14, 36, x + 14, 60, fill=WHITE)
+        page.text(x, 48, value, "mm")
+    page.box(43, 43, 52, 52)
     label, value = fields[2]
-    page.text(4, 80, label + ":", "lm")
-    page.box(62, 69, 98, 91, fill=(255, 255, 255))
-    page.text(80, 80, value, "mm")
+    page.text(3, 82, label + ":", "lm")
+    page.box(64, 71, 93, 93, fill=WHITE)
+    page.text(79, 82, value, "mm")
+    page.line(10, 116, 80, 116)

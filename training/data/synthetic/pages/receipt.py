@@ -6,21 +6,32 @@ from training.data.synthetic.pages.canvas import Canvas
 from training.data.synthetic.pages.registry import Fields, register_layout
 
 
+def barcode(page: Canvas, x: int, y: int, width: int) -> None:
+    """Stripes at the foot of a receipt."""
+    while width > 3:
+        stripe = page.rng.randint(1, 3)
+        page.box(x, y, x + stripe - 1, y + 12, fill=page.ink, outline=False)
+        gap = stripe + page.rng.randint(1, 3)
+        x, width = x + gap, width - gap
+
+
 @register_layout("receipt", "amounts_right", fields=3)
 def amounts_right(page: Canvas, fields: Fields) -> None:
-    """Labels at the left, amounts flush right, a dashed rule below each item."""
+    """Labels at the left, amounts flush right, a dashed rule below each item, a barcode at the foot."""
     for row, (label, value) in enumerate(fields):
-        y = 32 * row + 9
+        y = 32 * row + 10
         page.text(4, y, label, "lm")
-        page.text(124, y, value, "rm")
-        page.line(6, y + 14, 122, y + 14, dashed=True)
+        page.text(92, y, value, "rm")
+        page.line(6, y + 14, 90, y + 14, dashed=True)
+    barcode(page, 20, 106, 56)
 
 
 @register_layout("receipt", "amounts_inline", fields=3)
 def amounts_inline(page: Canvas, fields: Fields) -> None:
     """Labels and amounts close together, a rule above the last item, as before a total."""
     for row, (label, value) in enumerate(fields):
-        y = 32 * row + 9
+        y = 32 * row + 42
         page.text(34, y, label, "lm")
         page.text(80, y, value, "mm")
-    page.line(30, 62, 98, 62)
+    page.line(34, 94, 92, 94)
+    barcode(page, 6, 10, 40)
