@@ -232,3 +232,14 @@ def test_a_language_model_with_a_missing_weight_is_refused_not_filled_in(parts, 
     save_file(weights, tmp_path / "llm/model.safetensors", metadata={"format": "pt"})
     assert new("--vision", "tiny", "--llm", tmp_path / "llm", "--out", tmp_path / "out") == 2
     assert "--llm" in (message := capsys.readouterr().err) and "do not fit its config" in message
+
+
+def test_dtype(tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    assert new("--preset", "tiny", "--dtype", "bfloat16", "--out", tmp_path) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    islands = [name for name, value in model.named_parameters() if value.dtype == torch.float32]
+    assert any("A_log" in name for name in islands) and any("position_embedding" in name for name in islands)
