@@ -142,11 +142,6 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the language model; the first parameter is a float32 island and would have checkpoints reopened so."""
-        return self.get_input_embeddings().weight.dtype
-
-    @property
-    def dtype(self) -> torch.dtype:
         """The language model's: the first parameter is a position table that stays float32 in half precision, and
         what this says is written into the config and used by `dtype="auto"`."""
         return self.get_input_embeddings().weight.dtype

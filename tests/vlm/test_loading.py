@@ -132,6 +132,14 @@ def test_bfloat16_keeps_its_float32_islands(folder):
                           .logits[-1]).all()  # fmt: skip
 
 
+def test_half_precision_survives_saving_and_opening_as_stored(folder, tmp_path):
+    open_model(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
+    again = open_model(tmp_path / "half", dtype="auto")
+    assert again.dtype == torch.bfloat16 and again.get_output_embeddings().weight.dtype == torch.bfloat16
+    assert again.vision_model.embeddings.position_embedding.dtype == torch.float32
+
+
 def test_attn_implementation_reaches_both_parts(folder):
     inputs = batch(*mixed_samples(2))
     models = {name: open_model(folder, attn_implementation=name) for name in ("eager", "sdpa")}
