@@ -2,8 +2,8 @@
 
     python training/bases/radio.py --out runs/demo/bases/radio --seconds 60 --seed 0
 
-For every cell of two by two patches a linear head must say which characters stand in it, in reading order. The head is
-thrown away; the encoder is saved as an ordinary RadioModel.
+For every cell of two by two patches linear heads must say which characters stand in it, in reading order, and which
+word they begin. The heads are thrown away; the encoder is saved as an ordinary RadioModel.
 """
 
 from __future__ import annotations
@@ -25,47 +25,56 @@ from transformers import RadioModel  # noqa: E402
 
 from encoders.presets import VISION_PRESETS  # noqa: E402
 from training.bases import cells, loop  # noqa: E402
+from training.bases.tokenizer import build_tokenizer  # noqa: E402
 
 CHARACTERS = 128
 EMPTY_WEIGHT = 0.3  # most slots are empty; they count less
+WORD_WEIGHT = 0.3
 
 
-class CharacterHead(nn.Module):
-    """Features of the patches (B, patches, D) to character logits (B, cells, SLOTS, CHARACTERS)."""
+class ReadingHead(nn.Module):
+    """Features of the patches (B, patches, D) to logits of characters (B, cells, SLOTS, CHARACTERS) and words
+    (B, cells, words)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, words: int):
         super().__init__()
         joined = cells.MERGE**2 * width
         self.norm = nn.RMSNorm(joined, eps=1e-5)
-        self.out = nn.Linear(joined, cells.SLOTS * CHARACTERS)
+        self.characters = nn.Linear(joined, cells.SLOTS * CHARACTERS)
+        self.words = nn.Linear(joined, words)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         batch, _, width = features.shape
         merge, rows, columns = cells.MERGE, cells.ROWS, cells.COLUMNS
         grid = features.view(batch, rows, merge, columns, merge, width).permute(0, 1, 3, 2, 4, 5)
-        logits = self.out(self.norm(grid.reshape(batch, rows * columns, -1)))
-        return logits.view(batch, rows * columns, cells.SLOTS, CHARACTERS)
+        joined = self.norm(grid.reshape(batch, rows * columns, -1))
+        characters = self.characters(joined).view(batch, rows * columns, cells.SLOTS, CHARACTERS)
+        return characters, self.words(joined)
 
 
 class ReadingTask:
     """Batches of pages and the loss of the proxy task."""
 
-    def __init__(self, model: nn.Module, head: CharacterHead, batch_size: int, seed: int):
+    def __init__(self, model: nn.Module, head: ReadingHead, batch_size: int, seed: int):
         self.model, self.head, self.batch_size = model, head, batch_size
         self.rng = random.Random(f"radio/{seed}")
         self.layouts = cells.all_layouts()
+        self.tokenizer = build_tokenizer()
         self.weight = torch.ones(CHARACTERS)
         self.weight[0] = EMPTY_WEIGHT
 
     def loss(self, done: float) -> tuple[torch.Tensor, str]:
-        """Cross entropy over all slots, and the share of right characters as a note."""
+        """Cross entropy of characters and first words, and the share of right characters as a note."""
         pages = [page for page, _ in cells.draw_pages(self.rng, self.layouts, self.batch_size)]
         pixels = torch.from_numpy(np.stack([np.asarray(page.image) for page in pages]))
         pixels = pixels.permute(0, 3, 1, 2).float() / 255.0
-        logits, codes = self.head(self.model(pixels).features), cells.cell_codes(pages)
+        characters, words = self.head(self.model(pixels).features)
+        codes, tokens = cells.cell_codes(pages), cells.cell_tokens(pages, self.tokenizer)[:, :, 0]
         written = codes > 0
-        right = (logits.argmax(-1) == codes)[written].float().mean().item()
-        return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), weight=self.weight), f"right {right:.2f}"
+        right = (characters.argmax(-1) == codes)[written].float().mean().item()
+        loss = F.cross_entropy(characters.flatten(0, 2), codes.flatten(), weight=self.weight)
+        loss = loss + WORD_WEIGHT * F.cross_entropy(words.flatten(0, 1), tokens.flatten(), ignore_index=-1)
+        return loss, f"right {right:.2f}"
 
 
 def make(options) -> list[float]:
@@ -73,7 +82,7 @@ def make(options) -> list[float]:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     model = RadioModel(VISION_PRESETS["tiny"].config()).train()
-    head = CharacterHead(model.config.hidden_size)
+    head = ReadingHead(model.config.hidden_size, words=len(build_tokenizer()))
     task = ReadingTask(model, head, options.batch_size, options.seed)
     losses = loop.train("RADIO", nn.ModuleDict({"model": model, "head": head}), task.loss, options)
     model.save_pretrained(options.out)
