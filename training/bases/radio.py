@@ -25,9 +25,12 @@ from transformers import RadioModel  # noqa: E402
 
 from encoders.presets import VISION_PRESETS  # noqa: E402
 from training.bases import cells, loop  # noqa: E402
+from training.bases.motion import MotionTask  # noqa: E402
 from training.bases.tokenizer import build_tokenizer  # noqa: E402
 
 CHARACTERS = 128
+CLIP_SHARE = 0.25  # of a batch; the rest are pages
+MOTION_WEIGHT = 0.5
 EMPTY_WEIGHT = 0.3  # most slots are empty; they count less
 WORD_WEIGHT = 0.3
 
@@ -83,8 +86,16 @@ def make(options) -> list[float]:
     torch.set_num_threads(options.threads)
     model = RadioModel(VISION_PRESETS["tiny"].config()).train()
     head = ReadingHead(model.config.hidden_size, words=len(build_tokenizer()))
-    task = ReadingTask(model, head, options.batch_size, options.seed)
-    losses = loop.train("RADIO", nn.ModuleDict({"model": model, "head": head}), task.loss, options)
+    clips = max(1, round(options.batch_size * CLIP_SHARE))
+    reading = ReadingTask(model, head, options.batch_size - clips, options.seed)
+    motion = MotionTask(model.config.hidden_size, clips, options.seed)
+
+    def loss(done: float) -> tuple[torch.Tensor, str]:
+        read, note = reading.loss(done)
+        return read + MOTION_WEIGHT * motion.loss(model), note
+
+    heads = {"model": model, "head": head, "motion": motion.head}
+    losses = loop.train("RADIO", nn.ModuleDict(heads), loss, options)
     model.save_pretrained(options.out)
     return losses
 

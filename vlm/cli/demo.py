@@ -75,12 +75,8 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
     python, out, seed = sys.executable, args.out, args.seed
     cli = [python, "-m", "vlm"]
 
-    datasets = {f"{task}-{split}": n for task, splits in settings["data"].items() for split, n in splits.items()}
-    make_data = [
-        [*cli, "make-data", *flags(task=task, split=split, seed=seed, n=datasets[name], out=out / "data" / name)]
-        for name in datasets
-        for task, split in [name.split("-")]
-    ]
+    datasets = settings["data"]
+    make_data = [make_data_command(cli, name, plan, seed, out) for name, plan in datasets.items()]
     bases = {"llm": ("language_model.py", "llm_seconds"), "radio": ("radio.py", "radio_seconds")}
     make_bases = [
         [python, str(root / "training/bases" / script), *flags(out=out / "bases" / name, seconds=seconds, seed=seed)]
@@ -97,8 +93,15 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
         training = stage_command(args, root, settings, processes, stage)
         steps.append(Step(f"stage {stage}: {STAGES[stage]}", [training], SECONDS[f"stage{stage}"]))
         steps.append(evaluation_step(args, root, stage))
-    export = [*cli, "export", f"{out}/stage{args.stop_after}", f"{out}/export"]
-    return [*steps, Step("export", [export], SECONDS["end"])]
+    return steps
+
+
+def make_data_command(cli: list[str], name: str, plan: dict, seed: int, out: Path) -> list[str]:
+    """`make-data` for the data set `<corpus>-<split>` of demo.yaml."""
+    corpus, split = name.split("-")
+    options = [word for option in plan.get("options", []) for word in ("--option", option)]
+    where = flags(task=plan.get("corpus", corpus), split=split, seed=seed, n=plan["n"], out=out / "data" / name)
+    return [*cli, "make-data", *where, *options]
 
 
 def stage_command(args: argparse.Namespace, root: Path, settings: dict, processes: int, stage: int) -> list[str]:
@@ -118,8 +121,8 @@ def stage_command(args: argparse.Namespace, root: Path, settings: dict, processe
 
 
 def evaluation_step(args: argparse.Namespace, root: Path, stage: int) -> Step:
-    """Documents in one process, videos and medical in another: two cores, one thread each."""
-    groups = {"documents": ["documents"], "videos-medical": ["videos", "medical"]}
+    """Pages in one process, videos and medical in another: two cores, one thread each."""
+    groups = {"documents": ["documents", "pages"], "videos-medical": ["videos", "medical"]}
     commands = []
     for name, tasks in groups.items():
         data = ",".join(f"{args.out}/data/{task}-test" for task in tasks)
@@ -127,6 +130,12 @@ def evaluation_step(args: argparse.Namespace, root: Path, stage: int) -> Step:
         result = f"{args.out}/eval/stage{stage}-{name}.json"
         commands.append([sys.executable, str(root / "eval/run.py"), *flags(**options, out=result)])
     return Step(f"evaluation after stage {stage}", commands, SECONDS["eval"], list(groups))
+
+
+def closing_steps(args: argparse.Namespace, root: Path) -> list[Step]:
+    export = [sys.executable, "-m", "vlm", "export", f"{args.out}/stage{args.stop_after}", f"{args.out}/export"]
+    report = [sys.executable, str(root / "eval/report/build.py"), "--run", str(args.out)]
+    return [Step("export and report", [[*export, "--results", f"{args.out}/results.json"], report], SECONDS["end"])]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,18 +164,8 @@ def run(args: argparse.Namespace) -> int:
     runner = Runner(steps, args.out / "logs", Path.cwd(), threads)
     try:
         runner.run()
-        finish(
-            args, started, runner
-        )  # the report shows the table, so the results are written before it and once more after
-        runner.run(
-            [
-                Step(
-                    "report",
-                    [[sys.executable, str(root / "eval/report/build.py"), "--run", str(args.out)]],
-                    SECONDS["end"],
-                )
-            ]
-        )
+        finish(args, started, runner)  # the model card and the report show the table: results before them, and after
+        runner.run(closing_steps(args, root))
     except StepFailed as error:
         print(f"\nradio-vlm demo: a step failed.\n{error}", file=sys.stderr)
         return 1

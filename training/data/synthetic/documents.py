@@ -122,7 +122,7 @@ def _parts(n: int, processes: int) -> Iterator[tuple[int, int]]:
 
 
 @register_corpus("documents")
-def write(out: Path, split: str, seed: int, n: int, read_share: float = 0.5, processes: int = 1) -> None:
+def write(out: Path, split: str, seed: int, n: int, read_share: float = 0.2, processes: int = 1) -> None:
     """Writes a dataset folder of ``n`` pages.
 
     Args:
@@ -141,5 +141,5 @@ def write(out: Path, split: str, seed: int, n: int, read_share: float = 0.5, pro
     else:
         lines = _write_part(out, split, seed, 0, n, read_share)
     (out / "records.jsonl").write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
-    about = {"name": f"documents-{split}", "task": "documents", "split": split, "seed": seed, "n": n}
+    about = {"name": "synthetic_documents", "task": "documents", "split": split, "seed": seed, "n": n}
     (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
