@@ -33,12 +33,15 @@ from training.data.synthetic.pages.registry import Fields, Layout  # noqa: E402
 
 IGNORED = -100
 CELL = -1  # stands for a visual cell while a sequence is built
-# When each layout joins: value right after its label first, then one of rows and one of columns, then the rest.
+# When each layout joins: value right after its label first; then value above its label, the hardest; then one of rows
+# and one of columns, then the rest.
 CURRICULUM = (
     (0.00, ("amounts_inline",)),
-    (0.22, ("rows", "columns")),
-    (0.40, ()),  # everything else
+    (0.18, ("upright",)),
+    (0.36, ("rows", "columns")),
+    (0.50, ()),  # everything else
 )
+EXTRA_TURNS = {"upright": 1}  # how many more times a layout is in the draw once all are open
 TEXT_SHARE, MEDICAL_SHARE, READ_SHARE = 0.10, 0.05, 0.15
 
 
@@ -48,7 +51,10 @@ def open_layouts(layouts: list[Layout], done: float) -> list[Layout]:
     for start, joined in CURRICULUM:
         if done >= start:
             names |= set(joined) or {layout.name for layout in layouts}
-    return [layout for layout in layouts if layout.name in names]
+    opened = [layout for layout in layouts if layout.name in names]
+    if len(opened) == len(layouts):
+        opened += [layout for layout in layouts for _ in range(EXTRA_TURNS.get(layout.name, 0))]
+    return opened
 
 
 class Sequences:

@@ -71,7 +71,7 @@ class Progress:
             return
         self.shown = now
         passed = now - self.started
-        left = passed * (1.0 - done) / done if done > 0 else 0.0
+        left = passed * (1.0 - done) / done if done > 0.01 else 0.0
         bar = ("#" * int(24 * done)).ljust(24, ".")
         line = f"{self.title} [{bar}] loss {loss:.3f} {note} {int(left) // 60}:{int(left) % 60:02d} left"
         sys.stderr.write(("\r" + line.ljust(100)) if self.live else line + "\n")
