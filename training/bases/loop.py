@@ -59,7 +59,7 @@ class Optimizers:
 
 
 class Progress:
-    """One line on stderr: a bar, the loss, a figure, the remaining time; a fresh line every 20 s in a log file."""
+    """One line on stderr: a bar, the loss, a figure, the remaining time; a fresh line every 5 s in a log file."""
 
     def __init__(self, title: str):
         self.title, self.shown, self.live = title, -1e9, sys.stderr.isatty()
@@ -67,13 +67,13 @@ class Progress:
 
     def show(self, done: float, loss: float, note: str = "") -> None:
         now = time.monotonic()
-        if done < 1.0 and now - self.shown < (0.5 if self.live else 20.0):
+        if done < 1.0 and now - self.shown < (0.5 if self.live else 5.0):
             return
         self.shown = now
         passed = now - self.started
         left = passed * (1.0 - done) / done if done > 0.01 else 0.0
         bar = ("#" * int(24 * done)).ljust(24, ".")
-        line = f"{self.title} [{bar}] loss {loss:.3f} {note} {int(left) // 60}:{int(left) % 60:02d} left"
+        line = f"{self.title} [{bar}] loss {loss:.3f} {note} {time_left}"
         sys.stderr.write(("\r" + line.ljust(100)) if self.live else line + "\n")
         if self.live and done >= 1.0:
             sys.stderr.write("\n")

@@ -38,7 +38,7 @@ SECONDS = {
     "eval": 30,
     "end": 15,
 }
-MADE = "data bases stage0 stage1 stage2 stage3 stage4 eval logs export results.json report.html".split()
+MADE = "data data.yaml bases stage0 stage1 stage2 stage3 stage4 eval logs export results.json report.html".split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +75,8 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
     python, out, seed = sys.executable, args.out, args.seed
     cli = [python, "-m", "vlm"]
 
-    datasets = settings["data"]
-    make_data = [make_data_command(cli, name, plan, seed, out) for name, plan in datasets.items()]
+    plan = out / "data.yaml"
+    make_data = [*cli, "make-data", *flags(plan=plan, seed=seed, out=out / "data")]
     bases = {"llm": ("language_model.py", "llm_seconds"), "radio": ("radio.py", "radio_seconds")}
     make_bases = [
         [python, str(root / "training/bases" / script), *flags(out=out / "bases" / name, seconds=seconds, seed=seed)]
@@ -85,7 +85,7 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
     ]
     parts = flags(vision=out / "bases/radio", llm=out / "bases/llm", preset="tiny", seed=seed, out=out / "stage0")
     steps = [
-        Step("data", make_data, SECONDS["data"], list(datasets)),
+        Step("data", [make_data], SECONDS["data"]),
         Step("bases: language model and RADIO", make_bases, SECONDS["bases"], list(bases)),
         Step("new: an untrained model from the bases", [[*cli, "new", *parts]], SECONDS["new"]),
     ]
@@ -94,14 +94,6 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
         steps.append(Step(f"stage {stage}: {STAGES[stage]}", [training], SECONDS[f"stage{stage}"]))
         steps.append(evaluation_step(args, root, stage))
     return steps
-
-
-def make_data_command(cli: list[str], name: str, plan: dict, seed: int, out: Path) -> list[str]:
-    """`make-data` for the data set `<corpus>-<split>` of demo.yaml."""
-    corpus, split = name.split("-")
-    options = [word for option in plan.get("options", []) for word in ("--option", option)]
-    where = flags(task=plan.get("corpus", corpus), split=split, seed=seed, n=plan["n"], out=out / "data" / name)
-    return [*cli, "make-data", *where, *options]
 
 
 def stage_command(args: argparse.Namespace, root: Path, settings: dict, processes: int, stage: int) -> list[str]:
@@ -154,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         path = args.out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "data.yaml").write_text(yaml.safe_dump(settings["data"], sort_keys=False))
 
     threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
     steps = build_steps(args, root, settings, processes)

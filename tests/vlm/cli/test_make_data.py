@@ -69,3 +69,23 @@ def test_every_corpus_can_be_made_and_read(tmp_path):
     for task in registry.known_corpora():
         assert make(tmp_path / task, task=task) == 0
         assert main(["check-data", str(tmp_path / task)]) == 0
+
+
+def test_a_plan_makes_every_set_as_the_single_commands_would(tmp_path, corpus, capsys):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("little-test: {n: 3}\nmore-val: {corpus: little, n: 2, options: [word=B]}\n")
+    assert main(["make-data", "--plan", str(plan), "--seed", "5", "--out", str(tmp_path / "all")]) == 0
+    assert "2 records of little (val, seed 5)" in capsys.readouterr().out
+    assert make(tmp_path / "one") == 0
+    one, all_ = tmp_path / "one" / "records.jsonl", tmp_path / "all" / "little-test" / "records.jsonl"
+    assert one.read_bytes() == all_.read_bytes()
+    assert len(list(open_source(tmp_path / "all" / "more-val"))) == 2
+
+
+def test_a_plan_that_is_none_and_a_task_without_split_are_refused(tmp_path, capsys):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("- documents\n")
+    assert main(["make-data", "--plan", str(plan), "--out", str(tmp_path / "x")]) == 2
+    assert "documents-train: {n: 2000}" in capsys.readouterr().err
+    assert main(["make-data", "--task", "documents", "--out", str(tmp_path / "x")]) == 2
+    assert "--split and --n" in capsys.readouterr().err
