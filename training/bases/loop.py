@@ -71,7 +71,8 @@ class Progress:
             return
         self.shown = now
         passed = now - self.started
-        left = passed * (1.0 - done) / done if done > 0.01 else 0.0
+        left = round(passed * (1.0 - done) / done) if done > 0.01 else None  # the first steps are no measure
+        time_left = "" if left is None else f"{left // 60}:{left % 60:02d} left"
         bar = ("#" * int(24 * done)).ljust(24, ".")
         line = f"{self.title} [{bar}] loss {loss:.3f} {note} {time_left}"
         sys.stderr.write(("\r" + line.ljust(100)) if self.live else line + "\n")
