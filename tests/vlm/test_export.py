@@ -5,11 +5,10 @@ import re
 import shutil
 
 import pytest
-import torch
-from PIL import Image
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from tests.helpers.bare_env import ROOTS, build, run_bare
+from tests.helpers.bare_reference import check_bare, write_reference
 from vlm.export import ExportError, export, write_remote_code
 from vlm.self_contained import flatten_imports
 
@@ -50,35 +49,7 @@ def bare(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(tiny, tmp_path_factory):
     """The package's own results for an image and a video given as frames."""
-    model, processor = tiny
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (80, 112, 3), generator=generator, dtype=torch.uint8)
-    frames = torch.randint(0, 256, (3, 64, 64, 3), generator=generator, dtype=torch.uint8)
-    pictures = [Image.fromarray(x.numpy()) for x in (image, *frames)]
-    content = [{"type": "image", "image": pictures[0]}, {"type": "video", "video": pictures[1:]}]
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}]
-    inputs = processor.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    model.eval()
-    with torch.inference_mode():
-        logits = model(**inputs).logits
-        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    text = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    path = tmp_path_factory.mktemp("reference") / "reference.pt"
-    tensors = {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
-    found = {"image": image, "frames": frames, "inputs": tensors, "logits": logits, "generated": ids, "text": text}
-    torch.save(found, path)
-    return path
-
-
-def check_bare(site, folder, reference, cwd):
-    """Run the check in the bare environment; returns what it found and the folder it saved to."""
-    from pathlib import Path
-
-    cwd.mkdir()
-    code = (Path(__file__).parents[1] / "helpers/bare_check.py").read_text()
-    done = run_bare(code, site, cwd, str(folder), str(reference), str(cwd / "again"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1]), cwd / "again"
+    return write_reference(*tiny, tmp_path_factory.mktemp("reference") / "reference.pt")
 
 
 def assert_same(found):
