@@ -1,4 +1,4 @@
-"""Bar charts: the bars' length is the value, and the value is written as a data label too."""
+"""Bar charts: the bars' length is the value, and the value is written as a number too."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def bar_colour(page: Canvas) -> tuple[int, int, int]:
 
 @register_layout("bar_chart", "upright", fields=3, sizes=(12, 13))
 def upright(page: Canvas, fields: Fields) -> None:
-    """Bars that stand on an axis, label below, value above the bar's end, at a height that follows the value."""
+    """Bars that stand on an axis, their height the value, with a table of labels and values under the axis."""
     for column, (label, value) in enumerate(fields):
-        x, top = 32 * column + 16, 103 - 0.28 * int(value)
-        page.box(x - 9, top, x + 9, 103, fill=bar_colour(page), outline=False)
-        page.text(x, top - 9, value, "mm")
-        page.text(x, 114, label, "mm")
-    page.line(2, 104, 93, 104)
-    page.line(2, 30, 2, 104)
+        x = 32 * column + 16
+        page.box(x - 9, 66 - 0.58 * int(value), x + 9, 66, fill=bar_colour(page), outline=False)
+        page.text(x, 80, label, "mm")
+        page.text(x, 112, value, "mm")
+    page.line(2, 67, 93, 67)
+    page.line(2, 96, 93, 96)
+    page.line(2, 8, 2, 67)
 
 
 @register_layout("bar_chart", "lying", fields=3)

@@ -15,14 +15,14 @@ def boxes_beside(page: Canvas, fields: Fields) -> None:
         y = 32 * row + 14
         page.text(3, y, label + ":", "lm")
         page.box(64, y - 11, 93, y + 11, fill=WHITE)
-        page.text(79, y, value, "mm")
+        page.text(80, y, value, "mm")
     page.line(10, 116, 80, 116)
 
 
 @register_layout("form", "boxes_below", fields=3)
 def boxes_below(page: Canvas, fields: Fields) -> None:
     """Two blocks with the box below the label, and a last line with the box beside it; tick boxes between."""
-    for x, (label, value) in zip((17, 79), fields):
+    for x, (label, value) in zip((16, 80), fields):
         page.text(x, 16, label, "mm")
         page.box(x - 14, 36, x + 14, 60, fill=WHITE)
         page.text(x, 48, value, "mm")
@@ -30,5 +30,5 @@ def boxes_below(page: Canvas, fields: Fields) -> None:
     label, value = fields[2]
     page.text(3, 82, label + ":", "lm")
     page.box(64, 71, 93, 93, fill=WHITE)
-    page.text(79, 82, value, "mm")
+    page.text(80, 82, value, "mm")
     page.line(10, 116, 80, 116)

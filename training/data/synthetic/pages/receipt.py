@@ -21,8 +21,8 @@ def amounts_right(page: Canvas, fields: Fields) -> None:
     for row, (label, value) in enumerate(fields):
         y = 32 * row + 10
         page.text(4, y, label, "lm")
-        page.text(92, y, value, "rm")
-        page.line(6, y + 14, 90, y + 14, dashed=True)
+        page.text(89, y, value, "rm")
+        page.line(6, y + 14, 88, y + 14, dashed=True)
     barcode(page, 20, 106, 56)
 
 
