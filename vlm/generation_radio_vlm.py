@@ -112,7 +112,7 @@ class PackedGenerationMixin(GenerationMixin):
         """Nothing to prepare, `_expand_inputs_for_generation` encodes; puts right what would go wrong silently."""
         if getattr(generation_config, "prefill_chunk_size", None):
             if model_input_name == "inputs_embeds":
-                raise RadioVLMError("`prefill_chunk_size` splits token ids: pass `input_ids` instead of `inputs_embeds`")
+                raise RadioVLMError("`prefill_chunk_size` splits token ids: pass `input_ids`, not `inputs_embeds`")
             if self._is_stateful:
                 # a chunk of one token is taken for a decode step, whose padding would enter the Mamba state
                 generation_config.prefill_chunk_size = max(generation_config.prefill_chunk_size, 2)

@@ -32,7 +32,7 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-family: var(--sans); font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 .plot { overflow-x: auto; } .plot svg { min-width: 620px; }
 
-.heads { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 20px; margin-top: 44px; }
+.heads { display: grid; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr)); gap: 20px; margin-top: 44px; }
 .head { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 22px 24px; }
 .head .name { font-weight: 600; font-size: 15px; }
 .head .big { font: 400 56px/1 var(--serif); letter-spacing: -.02em; margin: 12px 0 8px; }
@@ -67,9 +67,11 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
 .shown { background: var(--mat); display: flex; justify-content: center; align-items: center; height: 228px;
   padding: 10px; color: var(--faint); font-size: 13px; }
 .shown > img { max-width: 100%; height: 208px; object-fit: contain; border-radius: 3px; }
-.frames { display: grid; gap: 5px; grid-template-columns: repeat(var(--columns), auto); counter-reset: frame; }
+.frames { display: grid; gap: 5px; grid-template-columns: repeat(var(--columns), minmax(0, auto));
+  counter-reset: frame; }
 .frames span { position: relative; counter-increment: frame; display: block; }
-.frames img { display: block; height: calc((208px - 5px * (var(--rows) - 1)) / var(--rows)); border-radius: 3px; }
+.frames img { display: block; max-width: 100%; height: calc((208px - 5px * (var(--rows) - 1)) / var(--rows));
+  object-fit: contain; border-radius: 3px; }
 .frames span::after { content: counter(frame); position: absolute; left: 5px; top: 3px; font-size: 11px; color: #fff;
   text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .crisp { image-rendering: pixelated; }
