@@ -1,0 +1,90 @@
+"""The README's commands, run as written: the demo in its fast form, then everything that works on what it leaves.
+
+Placeholders of the README (`receipt.png`, `my-data` ...) are made here from the demo's own data. Commands that download
+real weights, install packages or need the user's own machine are listed by name and only checked for being known.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_RUN = ("make ", "pip install", "deepspeed training/stage1.py", "radio-vlm new --vision nvidia/")
+BIN = Path(sys.executable).parent
+
+
+def bash_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def run(command: list[str], cwd: Path, **kwargs) -> subprocess.CompletedProcess:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, **kwargs)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    return done
+
+
+def typed(line: str) -> list[str]:
+    """The README's line as the processes of this test run it: same words, this interpreter."""
+    words = shlex.split(line)
+    if words[0] == "radio-vlm":
+        return [sys.executable, "-m", "vlm", *words[1:]]
+    if words[0] == "python":
+        return [sys.executable, *words[1:]]
+    if words[0] == "deepspeed":
+        port = 29000 + sum(map(ord, line)) % 900
+        return [str(BIN / "deepspeed"), "--master_port", str(port), *words[1:], "train.max_steps=2"]
+    raise AssertionError(f"README shows a command that nothing here can run: {line}")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A clone's folders beside a fresh runs/, after `radio-vlm demo --fast`."""
+    place = tmp_path_factory.mktemp("readme")
+    for folder in ("vlm", "encoders", "projectors", "llm", "training", "eval"):
+        (place / folder).symlink_to(ROOT / folder)
+    run([sys.executable, "-m", "vlm", "demo", "--fast"], place, timeout=900)
+    data = place / "runs/demo/data"
+    shutil.copy(data / "documents-test/images/000000.png", place / "receipt.png")
+    shutil.copy(data / "videos-test/videos/000000.mp4", place / "clip.mp4")
+    shutil.copytree(data / "documents-val", place / "my-data")
+    shutil.copy(data / "documents-val/records.jsonl", place / "my-questions.jsonl")
+    shutil.copytree(data / "documents-val/images", place / "images")
+    (place / "runs/nano9b").mkdir()
+    (place / "runs/nano9b/stage0").symlink_to(place / "runs/demo/stage0")
+    return place
+
+
+def test_the_demo_leaves_what_the_readme_promises(workplace):
+    results = json.loads((workplace / "runs/demo/results.json").read_text())
+    assert set(results["stages"]) == {"stage1", "stage2", "stage3", "stage4"}
+    for stage in results["stages"].values():
+        assert {"exact_match", "anls", "n", "kinds", "controls"} <= stage["documents"].keys()
+        assert {"accuracy", "n", "controls"} <= stage["videos"].keys()
+        assert {"accuracy", "n", "trigger_precision", "trigger_recall", "controls"} <= stage["medical"].keys()
+        assert set(stage["medical"]["controls"]) == {"expert_withheld", "expert_wrong"}
+    assert (workplace / results["report"]).stat().st_size > 50_000
+    assert (workplace / results["checkpoint"] / "config.json").is_file()
+
+
+def test_every_command_of_the_readme_runs(workplace):
+    ran = 0
+    for line in bash_commands():
+        if line.startswith(NOT_RUN):
+            continue
+        run(typed(line), workplace, timeout=300)
+        ran += 1
+    assert ran >= 9
+
+
+def test_the_python_of_the_readme_runs(workplace):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    done = run([sys.executable, "-c", block], workplace, timeout=120)
+    assert done.stdout.endswith("\n")
