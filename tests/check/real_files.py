@@ -1,4 +1,4 @@
-"""Real receipts, tables, charts, videos and DICOM files through the documented commands, where the shared data is there.
+"""Real receipts, tables, charts, videos and DICOM files through the documented commands, where the data is there.
 
 The scores of a tiny model are low and only reported; what is promised is that nothing crashes and nothing is lost.
 """
