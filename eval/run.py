@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     write_json(results, args.out)
     sys.stdout.write(render_figures(results["tasks"]) + f"\n\nresults  {args.out}\n")
-    return int(any(f["n"] and f["failed"] == f["n"] for f in results["tasks"].values()))
+    return int(any(f["n"] and f["failed"] == f.get("questions", f["n"]) for f in results["tasks"].values()))
 
 
 def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool):
@@ -90,9 +90,12 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     import vlm  # noqa: F401  registers our classes with the Auto ones
+    from vlm.special_tokens import check_special_tokens
 
     processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
     model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, trust_remote_code=trust_remote_code)
+    if model.config.model_type == "radio_vlm":
+        check_special_tokens(model.config, processor.tokenizer)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
 
 

@@ -19,6 +19,7 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     import vlm  # noqa: F401  (registers the classes with the Auto* factories)
+    from vlm.special_tokens import check_special_tokens
 
     if recipe.model.count("/") != 1 and not Path(recipe.model).is_dir():
         raise RecipeError(
@@ -31,6 +32,8 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     processor = AutoProcessor.from_pretrained(recipe.model)
     if not hasattr(processor, "tokenizer"):
         raise RecipeError(f"model = {recipe.model} has no processor beside it; build the folder with `radio-vlm new`")
+    if model.config.model_type == "radio_vlm":
+        check_special_tokens(model.config, processor.tokenizer)
     text = model.config.get_text_config()
     if hasattr(text, "use_cache"):
         text.use_cache = False

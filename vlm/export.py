@@ -25,6 +25,7 @@ KEEP = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -66,8 +67,10 @@ def export(model_dir: str | Path, out_dir: str | Path, results: str | Path | Non
     if out.resolve() == source.resolve():
         raise ExportError(f"{out} is the checkpoint itself; give another folder to export to")
     clear(out)
-    for name in sorted({path.name for pattern in KEEP for path in source.glob(pattern) if path.is_file()}):
-        shutil.copyfile(source / name, out / name)
+    for path in sorted({path for pattern in KEEP for path in source.glob(pattern) if path.is_file()}):
+        target = out / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
     write_class_code(config, out)
     found = find_results(source, results)
     card = model_card(json.loads((out / "config.json").read_text()), found, name=out.resolve().name)

@@ -56,6 +56,11 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         self.special_tokens = {**DEFAULT_TOKENS, **known}
         self._writers: dict[tuple, PromptWriter] = {}
 
+    @classmethod
+    def _load_tokenizer_from_pretrained(cls, *args, **kwargs):
+        """As in transformers; code that a tokenizer names never inherits the trust given to this checkpoint."""
+        return super()._load_tokenizer_from_pretrained(*args, **{**kwargs, "trust_remote_code": False})
+
     # ---- tokens -------------------------------------------------------------------------------------------------
 
     @property

@@ -37,9 +37,12 @@ def add_special_tokens(
 
 def check_special_tokens(config: RadioVLMConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise RadioVLMError when a token's string does not have the id that the model was trained with."""
+    vocabulary = tokenizer.get_vocab()
     for role, text in config.special_tokens.items():
         expected = getattr(config, f"{role}_token_id")
-        found = tokenizer.get_vocab().get(text)
+        found = vocabulary.get(text)
+        if role == "video" and found is None:
+            found = vocabulary.get(config.special_tokens["image"])  # without a token of its own it shares the image's
         if expected is not None and found != expected:
             raise RadioVLMError(
                 f"the tokenizer reads {text!r} as id {found}, the model was built with {role}_token_id = {expected}: "

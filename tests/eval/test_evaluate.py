@@ -192,5 +192,25 @@ def test_requests_that_cannot_be_met_say_what_is_known(tmp_path, capsys):
     assert "no such dataset" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing, code", [(4, 1), (3, 0)])
+def test_a_task_that_failed_whole_is_an_exit_code(tmp_path, monkeypatch, missing, code):
+    """... also for videos, whose `n` counts the questions of the headline only."""
+    rows = []
+    for i in range(4):
+        path = tmp_path / f"{i}.txt"
+        if i >= missing:
+            path.write_text("left")
+        item = {"type": "video", "video": path.name}
+        rows.append({
+            "id": i, "meta": {"kind": "direction" if i % 2 else "order", "answers": ["left"]},
+            "messages": [{"role": "user", "content": [item, {"type": "text", "text": "Where?"}]}],
+        })  # fmt: skip
+    (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "dataset.json").write_text(json.dumps({"task": "videos"}))
+    monkeypatch.setattr("eval.run.load", lambda *_: (FakeModel(), FakeProcessor()))
+    words = ["--model", "m", "--data", str(tmp_path), "--out", str(tmp_path / "r.json"), "--no-controls"]
+    assert main([*words, "--no-progress"]) == code
+
+
 def test_prompts_are_kept_short():
     assert collapse_repeats("<img>" + "<image>" * 64 + "</img> a <image><image>") == "<img><image>×64</img> a <image>×2"

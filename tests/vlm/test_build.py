@@ -1,15 +1,19 @@
 """`build_vlm`: tokens by string, embeddings that grow and never shrink, parts that keep their weights."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, RadioModel
 
 from encoders.presets import VISION_PRESETS
+from eval.run import load as eval_load
 from llm.presets import LLM_PRESETS
 from llm.tiny_tokenizer import CHAT_TOKENS, build_byte_tokenizer, byte_alphabet
 from tests.helpers.model_inputs import text_config, tiny_config
+from training.loading import load_model as training_load
+from training.recipe_loading import load_recipe
 from vlm.build import build_vlm, load_vlm
 from vlm.errors import RadioVLMError
 from vlm.special_tokens import check_special_tokens, fit_embeddings
@@ -91,8 +95,16 @@ def test_tokens_are_compared_when_a_checkpoint_is_opened(tmp_path):
     with pytest.raises(RadioVLMError, match="'<image>' as id 5"):
         check_special_tokens(model.config, build_byte_tokenizer())
     build_byte_tokenizer().save_pretrained(tmp_path)  # someone mixes two folders
-    with pytest.raises(RadioVLMError, match="same checkpoint folder"):
-        load_vlm(str(tmp_path))
+    for load in (
+        load_vlm,
+        lambda folder: eval_load(folder, "cpu", "auto", False),
+        lambda folder: training_load(load_recipe(None, [f"model={folder}"]), SimpleNamespace(bf16=False)),
+    ):
+        with pytest.raises(RadioVLMError, match="same checkpoint folder"):
+            load(str(tmp_path))
+    shared = copy.deepcopy(model.config)
+    shared.special_tokens["video"], shared.video_token_id = "<no such token>", shared.image_token_id
+    check_special_tokens(shared, processor.tokenizer)  # frames in the image's placeholder, as NVIDIA's
     short = copy.deepcopy(model.config)
     short.text_config.vocab_size = 100
     with pytest.raises(RadioVLMError, match="only 100 rows"):

@@ -5,8 +5,10 @@ import re
 import shutil
 
 import pytest
+from transformers import AutoProcessor
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
+import vlm  # noqa: F401
 from tests.helpers.bare_env import ROOTS, build, run_bare
 from tests.helpers.bare_reference import check_bare, write_reference
 from vlm.export import ExportError, export, write_remote_code
@@ -129,6 +131,19 @@ def test_hand_over_has_the_weights_byte_for_byte_and_nothing_of_the_training(che
     for path in checkpoint.glob("*.safetensors"):
         assert (exported / path.name).read_bytes() == path.read_bytes()
     assert "| stage4 | 0.500 | 0.100 |" in (exported / "README.md").read_text()
+
+
+def test_every_named_template_is_handed_over(checkpoint, tmp_path):
+    source = tmp_path / "named"
+    shutil.copytree(checkpoint, source)
+    processor = AutoProcessor.from_pretrained(source)
+    processor.chat_template = {"default": processor.chat_template, "short": "{{ messages[0]['content'] }}"}
+    processor.save_pretrained(source)
+    out = export(source, tmp_path / "out")
+    assert AutoProcessor.from_pretrained(out).chat_template == processor.chat_template
+    (source / "additional_chat_templates/short.jinja").rename(source / "additional_chat_templates/brief.jinja")
+    export(source, out)
+    assert set(AutoProcessor.from_pretrained(out).chat_template) == {"default", "brief"}
 
 
 def test_write_remote_code_writes_what_save_pretrained_writes(tiny, exported, tmp_path):
