@@ -40,8 +40,9 @@ def heldout_loss(
             batch = collate([samples[i] for i in mine[start : start + batch_size]])
             batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
             tokens = labelled_tokens(batch["labels"])
-            loss = model(**batch).loss
-            sums += torch.stack([loss.double().nan_to_num() * tokens, tokens.double()])
+            loss = model(**batch).loss.double()
+            # the mean over no tokens may be NaN and counts nothing; any other NaN is the model's and must be seen
+            sums += torch.stack([torch.where(tokens > 0, loss * tokens, 0.0), tokens.double()])
         if not sharded:
             all_ranks(sums)
         total += sums

@@ -125,6 +125,8 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     resume = newest_checkpoint(output) if recipe.resume is True else (recipe.resume or None)
     if resume:
         logger.info(f"resuming from {resume}")
+    elif machine.is_main:
+        dataset.bad.start_over()
     built = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 

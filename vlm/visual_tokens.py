@@ -4,6 +4,8 @@ Token types say which stream feeds a placeholder (1 image, 2 video), so images a
 the placeholder ids decide. One placeholder per feature, or an error that names the sample.
 """
 
+from itertools import accumulate
+
 import torch
 
 from vlm.errors import RadioVLMError, SampleError
@@ -40,19 +42,13 @@ def check_counts(mask: torch.Tensor, per_picture: list[int], kind: str, sample_i
     Args:
         mask: (B, L) placeholders of one kind. per_picture: projected tokens of each picture, in order.
     """
-    total = int(mask.sum())
-    if total == sum(per_picture):
+    counts = mask.sum(-1).tolist()
+    total, ends = sum(counts), {0, *accumulate(per_picture)}
+    # equal sums are not enough: one row too many and the next too few would shift pictures between samples
+    culprit = next((row for row, seen in enumerate(accumulate(counts)) if seen not in ends), None)
+    if culprit is None and total == sum(per_picture):
         return
-    counts, ends, end = mask.sum(-1).tolist(), {0}, 0
-    for tokens in per_picture:
-        end += tokens
-        ends.add(end)
-    seen, culprit = 0, len(counts) - 1
-    for row, count in enumerate(counts):
-        seen += count
-        if seen not in ends:
-            culprit = row
-            break
+    culprit = len(counts) - 1 if culprit is None else culprit
     named = sample_ids is not None and culprit < len(sample_ids)
     name = sample_ids[culprit] if named else f"row {culprit} of the batch"
     shown = ", ".join(map(str, per_picture[:8])) + (", ..." if len(per_picture) > 8 else "")

@@ -172,9 +172,14 @@ def test_table_on_disk_is_that_of_the_recipe(folder, whole):
 def test_bad_data_ends_a_stage_with_a_message(folder):
     """Exit code 1 and a line that names file and sample, no traceback."""
     write_records(folder / "data/bad", [record(f"b{i}", images=("images/missing.png",)) for i in range(8)])
+    stale = {"id": "mended", "where": "x:1", "path": None, "reason": "bad_image", "message": "of an earlier run"}
+    (folder / "mistake").mkdir()
+    (folder / "mistake/bad_samples.jsonl").write_text(json.dumps(stale) + "\n")
     done = launch(ROOT / "training/stage2.py", words(folder, "mistake", "data.sources=[{path: bad}]"), processes=0)
     assert done.returncode == 1 and "images/missing.png" in done.stderr and "'b" in done.stderr
     assert "Traceback" not in done.stderr
+    written = [json.loads(line) for line in (folder / "mistake/bad_samples.jsonl").read_text().splitlines()]
+    assert written and all(row["id"].startswith("b") for row in written)
 
 
 def test_missing_model_is_explained():

@@ -153,6 +153,16 @@ def test_placeholders_without_features_name_the_sample(drop):
         model(**batch(*order))
 
 
+def test_pictures_that_slip_into_the_next_sample_are_refused():
+    """The sums agree, but the first sample has room for the second one's picture and the other way round."""
+    model = tiny_model()
+    inputs = batch(sample(2, (2, 2), 3), sample(2, (2, 4), 3, seed=1))
+    inputs["image_grid_hw"] = inputs["image_grid_hw"].flip(0)
+    with pytest.raises(SampleError, match="2 projected|3 projected") as caught:
+        model(**inputs, sample_ids=["first", "second"])
+    assert caught.value.sample_id == "first"
+
+
 def test_missing_grids_and_ambiguous_inputs_are_refused():
     model = tiny_model()
     inputs = batch(sample(2, (2, 2), 3))
@@ -195,7 +205,7 @@ def test_seq_idx_needs_packing_enabled_in_the_backbone():
     model = tiny_model()
     inputs = batch(sample(6))
     seq_idx = torch.zeros_like(inputs["input_ids"])
-    with pytest.raises(RadioVLMError, match="enable_packing"):
+    with pytest.raises(RadioVLMError, match="with padding and leave `seq_idx` out"):
         model(**inputs, seq_idx=seq_idx)
     seen = {}
     model.language_model.packing_enabled = True

@@ -91,6 +91,11 @@ class BadSamples:
             "`radio-vlm check-data` lists them all; mend the data, or raise the limit to train without them"
         )
 
+    def start_over(self) -> None:
+        """Forgets the file of an earlier run: its samples may be mended. For one process, before any reads samples."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def report(self) -> dict:
         """{"num_bad", "share" of the set, "reasons": {reason: count}, "ids", "path"} over all processes that share the
         file.
