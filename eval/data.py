@@ -164,12 +164,15 @@ def _records_file(folder: Path) -> Path:
 def _rows(file: Path) -> Iterator[tuple[str, Any]]:
     """(label for messages, record) pairs; a line that is not JSON gives the error text in place of the record."""
     if file.suffix == ".json":
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError as error:  # also what is no UTF-8 text
+            raise ValueError(f"{file}: not JSON: {error}") from error
         if not isinstance(rows, list):
             raise ValueError(f"{file}: a LLaVA JSON file holds a list of records, found {type(rows).__name__}")
         yield from ((f"{file.name}[{number}]", row) for number, row in enumerate(rows))
         return
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
@@ -184,8 +187,9 @@ def _sample(record: Any, label: str, base_dir: Path, info: dict[str, Any]) -> Sa
         return Sample(label, source, [], problem=record if isinstance(record, str) else "not a JSON object")
     sample_id = str(record.get("id", label))
     source = str(record.get("source", source))
-    meta = dict(record.get("meta") or {})
+    meta: dict[str, Any] = {}
     try:
+        meta = dict(record.get("meta") or {})
         turns = record.get("messages") or record.get("conversations")
         if turns:
             media = _media_lists(record)
@@ -197,7 +201,12 @@ def _sample(record: Any, label: str, base_dir: Path, info: dict[str, Any]) -> Sa
         else:
             raise ValueError("no messages, conversations or question in the record")
         messages = [_with_absolute_media(message, base_dir) for message in messages]
-    except (ValueError, KeyError, TypeError) as error:
+        asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+        if not asked or asked[-1]["role"] != "user" or not asked[-1]["content"]:
+            raise ValueError("no user turn asks for the answer")
+        if any(not isinstance(message["role"], str) for message in messages):
+            raise ValueError("a role is no string")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         reason = f"missing key {error}" if isinstance(error, KeyError) else str(error)
         return Sample(sample_id, source, [], meta, base_dir, problem=reason)
     return Sample(sample_id, source, messages, meta, base_dir)
@@ -265,5 +274,7 @@ def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, A
             if not path.is_relative_to(base_dir.resolve()):
                 raise ValueError(f"{item[kind]}: path leaves the data folder {base_dir}")
             item = {**item, kind: str(path)}
+        elif kind != "text" or not isinstance(item["text"], str):
+            raise ValueError(f"content item {item!r:.80} is not one of: text, image, video")
         content.append(item)
     return {**message, "content": content}

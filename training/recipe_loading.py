@@ -30,7 +30,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] = ()) -> Recipe:
             raise RecipeError(f"recipe {path} does not exist")
         try:
             tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(tree, dict):
             raise RecipeError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}")
@@ -141,6 +141,8 @@ def _apply_override(tree: dict, word: str) -> None:
         branch = tree.get(parent)
         if branch is None:
             branch = tree[parent] = {}
+        if not isinstance(branch, dict):
+            raise RecipeError(f"{parent} in the recipe must be a mapping, not {branch!r}, to set {key}")
         tree = branch
     tree[leaf] = value
 
@@ -192,7 +194,7 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         try:
             if float(value) == int(float(value)):
                 return int(float(value))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif isinstance(value, kind):
         return value

@@ -149,18 +149,18 @@ def shuffle_videos(sample: Sample, seed: int, processor: Any) -> Messages:
 
     Raises ValueError for a video of fewer than 3 frames: two frames can only be kept or reversed.
     """
-    from vlm.media import load_video
+    from vlm.prompt_media import open_video
 
     messages = []
     for message in sample.prompt:
         content = []
         for place, item in enumerate(message["content"]):
             if item["type"] == "video":
-                video = load_video(item["video"], processor.video["max_frames"], processor.video["fps"])
-                order = shuffled_order(len(video.frames), seed, f"{sample.id}:{place}")
+                frames, timestamps = open_video(item["video"], None, processor.video)  # as the processor samples them
+                order = shuffled_order(len(frames), seed, f"{sample.id}:{place}")
                 if order is None:
-                    raise ValueError(f"{item['video']}: {len(video.frames)} frames cannot be shuffled, 3 are needed")
-                item = {"type": "video", "video": video.frames[order], "timestamps": list(video.timestamps)}
+                    raise ValueError(f"{item['video']}: {len(frames)} frames cannot be shuffled, 3 are needed")
+                item = {"type": "video", "video": frames[order], "timestamps": list(timestamps)}
             content.append(item)
         messages.append({**message, "content": content})
     return messages

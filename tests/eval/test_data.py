@@ -99,6 +99,13 @@ BROKEN = [
     ({"id": "b", "question": "Q", "answer": "A", "image": "/etc/passwd"}, "leaves the data folder"),
     ({"id": "b", "question": "Q"}, "no answer"),
     ({"id": "b", "messages": [{"role": "user"}]}, "missing key 'content'"),
+    ({"id": "b", "messages": [user(text("Q")), {"content": "A"}]}, "missing key 'role'"),
+    ({"id": "b", "messages": [user({"type": "text"})]}, "missing key 'text'"),
+    ({"id": "b", "messages": [user({"type": "audio", "audio": "a.wav"})]}, "not one of: text, image, video"),
+    ({"id": "b", "messages": [{"role": "assistant", "content": "A"}]}, "no user turn"),
+    ({"id": "b", "messages": [user(text("Q")), {"role": "system", "content": "S"}]}, "no user turn"),
+    ({"id": "b", "image": "1.png", "messages": ["Q"]}, "has no attribute"),
+    ({"id": "b", "question": "Q", "answer": "A", "meta": "x"}, "dictionary"),
 ]
 
 
@@ -109,6 +116,21 @@ def test_a_broken_record_is_named_and_the_rest_is_read(tmp_path, row, reason):
     assert [bool(sample.problem) for sample in samples] == [False, True, False]
     assert reason in samples[1].problem
     assert samples[1].id in ("b", "r.jsonl:2")
+    assert not samples[1].question and not samples[1].media and not samples[1].prompt
+
+
+def test_a_byte_order_mark_costs_no_record(tmp_path):
+    rows = [{"id": i, "question": "Q", "answer": "A"} for i in range(2)]
+    for name, body in (("r.jsonl", "\n".join(map(json.dumps, rows))), ("r.json", json.dumps(rows))):
+        (tmp_path / name).write_text(body, encoding="utf-8-sig")
+        assert [sample.problem for sample in read_dataset(tmp_path / name).samples] == [None, None]
+
+
+def test_a_file_that_is_not_json_is_named(tmp_path):
+    for body in (b"[{", b"\xff\xfe["):
+        (tmp_path / "broken.json").write_bytes(body)
+        with pytest.raises(ValueError, match="broken.json: not JSON"):
+            read_dataset(tmp_path / "broken.json")
 
 
 def test_nothing_to_read(tmp_path):

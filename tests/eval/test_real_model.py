@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +77,14 @@ def test_shuffled_frames_are_the_frames_in_another_order(built, data):
 
     order = shuffled_order(tubelets * 2, 1, f"{sample.id}:0")
     torch.testing.assert_close(frames(shuffled), frames(plain)[order])
+
+
+def test_frames_are_shuffled_where_no_number_of_frames_is_set(built, data):
+    """A control that fails is left out of the figures, so it would be missed in silence."""
+    sample = read_dataset(data / "videos-test").samples[0]
+    unbounded = SimpleNamespace(video={**built[1].video, "max_frames": None})
+    (message,) = shuffle_videos(sample, 1, unbounded)
+    assert len(next(item for item in message["content"] if item["type"] == "video")["video"]) >= 3
 
 
 def test_answers_stop_at_the_end_of_turn(built):

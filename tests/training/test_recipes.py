@@ -27,6 +27,20 @@ def test_shipped_recipes(path: Path):
             assert recipe.accumulation(world_size) >= 1
 
 
+@pytest.mark.parametrize(
+    ("body", "words", "message"),
+    [
+        (b"train: 5", ["max_steps=3"], "train in the recipe must be a mapping, not 5"),
+        (b"train: {max_steps: .inf}", [], "train.max_steps .* must be int, not inf"),
+        (b"\xff\xfe", [], "is not valid YAML"),
+    ],
+)
+def test_recipes_that_cannot_be_read(tmp_path, body, words, message):
+    (tmp_path / "r.yaml").write_bytes(body)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "r.yaml", words)
+
+
 def test_each_folder_has_its_four_stages():
     assert {path.stem for path in (FOLDER / "tiny").glob("stage*.yaml")} == {f"stage{n}" for n in (1, 2, 3, 4)}
 
