@@ -19,10 +19,11 @@ import logging
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.data.sample import Sample
+from training.data.sample import MEDIA_TYPES, Sample
 from training.data.sources import DataError, open_source
 from vlm.errors import SampleError
 
@@ -49,10 +50,7 @@ def convert(
     samples, counts = [], Counter()
     for index in range(len(source)):
         try:
-            sample = source[index]
-            for _, reference in sample.media():
-                sample.resolve(reference)
-            samples.append(sample)
+            samples.append(with_plain_paths(source[index]))
         except SampleError as error:
             logger.warning("skipped: %s", error)
             counts["skipped"] += 1
@@ -71,6 +69,25 @@ def convert(
     if parts["test"]:
         write_records(parts["test"], out / "test", task, seed)
     return counts
+
+
+def with_plain_paths(sample: Sample) -> Sample:
+    """The sample with every medium as a path below its data folder, written in one way: absolute paths, `..` and links
+    would lead out of the copy, and two spellings of one picture could stand in both parts. Raises SampleError.
+    """
+
+    def plain(item: dict[str, Any]) -> dict[str, Any]:
+        kind = item["type"]
+        if kind not in MEDIA_TYPES:
+            return item
+        file = sample.resolve(item[kind])
+        if not isinstance(file, str):
+            message = "a picture held in the dataset itself is no file to copy: train on it as it is"
+            raise sample.error(message, "no_file")
+        return {**item, kind: os.path.relpath(file, os.path.realpath(sample.base_dir))}
+
+    messages = [{**m, "content": [plain(item) for item in m["content"]]} for m in sample.messages]
+    return replace(sample, messages=messages)
 
 
 def group_of(sample: Sample) -> str:

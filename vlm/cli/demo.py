@@ -38,7 +38,8 @@ SECONDS = {
     "eval": 30,
     "end": 15,
 }
-MADE = "data data.yaml bases stage0 stage1 stage2 stage3 stage4 eval logs export results.json report.html".split()
+MADE = "data data.yaml bases stage0 stage1 stage2 stage3 stage4 eval export results.json report.html logs".split()
+MARK = "logs/01-data.log"  # what the first step of a demo leaves: only such a folder is emptied
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +143,14 @@ def run(args: argparse.Namespace) -> int:
     settings = yaml.safe_load((root / "training/recipes/tiny/demo.yaml").read_text())["fast" if args.fast else "full"]
     processes = args.processes or torch.cuda.device_count() or 2
 
+    foreign = [name for name in MADE if (args.out / name).exists()]
+    if foreign and not (args.out / MARK).is_file():
+        print(
+            f"radio-vlm demo: {args.out} holds {', '.join(foreign)}, and not of an earlier demo ({MARK} is missing); "
+            "name another folder with --out, or remove them",
+            file=sys.stderr,
+        )
+        return 2
     for name in MADE:
         path = args.out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -48,6 +48,34 @@ def test_both_parts_read_back_alike(tmp_path):
     assert check([tmp_path / "out/train", tmp_path / "out/test"], tiny_processor(), max_length=500).ok
 
 
+def test_odd_paths_stay_inside_the_copy_and_one_picture_in_one_part(tmp_path):
+    """Absolute paths, detours and links that are allowed in the source must not lead out of what is written."""
+    folder, out = tmp_path / "d", tmp_path / "out"
+    for i in range(4):
+        write_image(folder / f"images/{i}.png", color=(i, 0, 0))
+    (folder / "link.png").symlink_to(folder / "images/3.png")
+    spellings = ["../d/images/0.png", "images/0.png", str(folder / "images/1.png"), "images/./1.png", "images/2.png",
+                 "link.png", "images/3.png"]  # fmt: skip
+    rows = [{"id": i, "image": path, "question": "?", "answers": ["A"]} for i, path in enumerate(spellings)]
+    write_records(folder, rows, "labels.jsonl")
+    before = sorted(tmp_path.rglob("*"))
+    convert(folder / "labels.jsonl", out, test_share=0.5)
+    assert not [path for path in tmp_path.rglob("*") if path not in before and path != out and
+                not path.is_relative_to(out / "train") and not path.is_relative_to(out / "test")]  # fmt: skip
+    assert check([out / "train", out / "test"]).ok
+    parts = [{ref for sample in open_source(out / part) for _, ref in sample.media()} for part in ("train", "test")]
+    assert parts[0] | parts[1] == {f"images/{i}.png" for i in range(4)} and not parts[0] & parts[1]
+
+
+def test_pictures_without_a_file_are_refused_in_words(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="optional package absent: datasets")
+    row = {"bytes": write_image(tmp_path / "a.png").read_bytes(), "path": None}
+    data = datasets.Dataset.from_dict({"id": ["a"], "image": [row], "question": ["?"], "answers": [["A"]]})
+    data.cast_column("image", datasets.Image()).to_parquet(str(tmp_path / "d.parquet"))
+    with pytest.raises(DataError, match="nothing to train on .0 usable"):
+        convert(tmp_path / "d.parquet", tmp_path / "out")
+
+
 def test_split_follows_the_seed(tmp_path):
     path = labels(tmp_path / "d")
     parts = []
