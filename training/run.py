@@ -131,6 +131,8 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
     saving = time.perf_counter()
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = True  # off while training; what is saved is for generation and further turns
     trainer.save_model(str(output))
     trainer.save_state()
     record = clock.read(machine.world_size) | {

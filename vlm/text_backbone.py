@@ -10,7 +10,6 @@ It also answers what the model must know of a backbone before it may take a shor
 
 import inspect
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -57,8 +56,3 @@ def has_plain_head(language_model: PreTrainedModel) -> bool:
 def accepts(language_model: nn.Module, argument: str) -> bool:
     """Whether the forward of the language model names `argument`."""
     return argument in inspect.signature(language_model.forward).parameters
-
-
-def embedding_dtype(language_model: PreTrainedModel) -> torch.dtype:
-    """Dtype of the token embeddings, which the projected features must take."""
-    return language_model.get_input_embeddings().weight.dtype

@@ -160,6 +160,8 @@ def test_stage_without_a_launcher_stops_at_its_time_limit(folder):
     throughput = json.loads((out / "throughput.json").read_text())
     assert throughput["processes"] == 1 and 2 <= throughput["seconds"] < 20
     assert (out / "model.safetensors").exists()
+    model = AutoModel.from_pretrained(out)  # training goes without a cache; a checkpoint that did would lose its turns
+    assert model(input_ids=torch.tensor([[5, 6, 7]])).past_key_values is not None
 
 
 def test_table_on_disk_is_that_of_the_recipe(folder, whole):

@@ -18,7 +18,10 @@ def media_item(path: str | Path, kind: str, defaults: dict | None = None, **opti
     if kind == "image" or not options:
         return {"type": kind, kind: str(path)}
     from vlm.media import load_video
+    from vlm.prompt_media import MAX_FRAMES
 
-    options = {key: (defaults or {}).get(key) for key in ("max_frames", "fps")} | options
+    known = {key: (defaults or {}).get(key) for key in ("max_frames", "fps")}
+    known = {key: value for key, value in known.items() if value is not None}
+    options = {"max_frames": MAX_FRAMES} | known | options  # a model may set no bound of its own
     clip = load_video(path, **options)
     return {"type": "video", "video": clip.frames, "timestamps": clip.timestamps}
