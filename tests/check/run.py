@@ -74,11 +74,11 @@ def bare_environment(out: Path, export: Path) -> list[Number]:
     return [Number("bare environment: largest difference of logits", "<= 1e-5", worst, "tests/helpers/bare_check.py")]
 
 
-def without_alignment(out: Path, demo_out: Path) -> list[Number]:
+def without_alignment(out: Path, demo_out: Path, seed: int) -> list[Number]:
     """Stage 2 from the untrained projector, equal steps: what stage 1 is worth. Reported, no target."""
     launcher = Path(PYTHON).with_name("deepspeed")
     script = ("training/stage2.py", "--config", "training/recipes/tiny/stage2.yaml")
-    overrides = (f"model={demo_out}/stage0", f"output_dir={out}/stage2", f"data.root={demo_out}/data", "seed=1")
+    overrides = (f"model={demo_out}/stage0", f"output_dir={out}/stage2", f"data.root={demo_out}/data", f"seed={seed}")
     typed = run(launcher, "--num_accelerators", 2, *script, *overrides)
     data = f"{demo_out}/data/documents-test"
     run(PYTHON, "eval/run.py", "--model", out / "stage2", "--data", data, "--out", out / "r.json")
@@ -100,7 +100,7 @@ def main() -> int:
     parts += [
         lambda: fresh_data(args.out / "fresh", first),
         lambda: bare_environment(args.out / "bare", first / "export"),
-        lambda: without_alignment(args.out / "without-alignment", first),
+        lambda: without_alignment(args.out / "without-alignment", first, args.seeds[0]),
     ]
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED, args.out / "real", first))

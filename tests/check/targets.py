@@ -46,6 +46,7 @@ def demo_numbers(results: dict, command: str) -> list[Number]:
     rows.append(("videos direction accuracy", ">= 0.9", videos["accuracy"]))
     rows.append(("videos direction, frames shuffled", "<= 0.65", videos["controls"]["frames_shuffled"]))
     rows.append(("videos questions", ">= 200", videos["n"]))
+    rows.append(("medical questions", ">= 200", medical["n"]))
     rows.append(("medical accuracy with expert", ">= 0.9", medical["accuracy"]))
     for control in ("expert_withheld", "expert_wrong"):
         rows.append((f"medical {control} minus with expert", "< 0", medical["controls"][control] - medical["accuracy"]))
