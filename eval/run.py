@@ -92,6 +92,9 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
     import vlm  # noqa: F401  registers our classes with the Auto ones
     from vlm.special_tokens import check_special_tokens
 
+    if not Path(model_dir).is_dir() and (model_dir.startswith((".", "/", "~")) or model_dir.count("/") != 1):
+        raise ValueError(f"--model: no folder {model_dir}")  # the hub would complain about the form of an id
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # missing kernels: `radio-vlm inspect` lists them
     processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
     model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, trust_remote_code=trust_remote_code)
     if model.config.model_type == "radio_vlm":

@@ -50,6 +50,9 @@ def help_text(program: str) -> str:
         f"usage: deepspeed --num_accelerators N {program} [--config RECIPE.yaml] [key=value ...]",
         f"       python {program} [--config RECIPE.yaml] [key=value ...]          (one process, no DeepSpeed)",
         "",
+        "Without --config the recipe is the stage's in training/recipes/tiny, which reads and writes runs/demo. What a",
+        "finished stage left in output_dir is written over.",
+        "",
         "Every option is a key of the recipe. Write it as section.name=value; the section may be left out where the",
         "name is unique. Lists and mappings are YAML: data.sources='[{path: runs/data, weight: 2}]'.",
     ]

@@ -112,7 +112,8 @@ def test_the_entry_script(checkpoint, data, tmp_path, capsys):
 
 def test_a_model_that_is_not_there(data, capsys):
     assert main(["--model", str(data / "nowhere"), "--data", str(data / "documents-test")]) == 2
-    assert "nowhere" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "--model: no folder" in message and "nowhere" in message
 
 
 @pytest.mark.parametrize("script", ["eval/run.py", "eval/report/build.py"])

@@ -155,6 +155,7 @@ def test_round_trip_through_a_dict(tmp_path):
 
 def test_every_field_is_documented_and_in_the_help():
     text = help_text("training/stage2.py")
+    assert "Without --config" in text and "written over" in text
     for prefix, cls in _sections(Recipe):
         docs = field_docs(cls)
         for entry in dataclasses.fields(cls):

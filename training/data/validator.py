@@ -145,6 +145,10 @@ class Checker(Dataset):
                     load_video(value, max_frames=CHECK_FRAMES)
             except SampleError as error:
                 self._media[value] = error
+            except (MemoryError, ImportError):  # too little memory, or a package is missing: not the file's fault
+                raise
+            except Exception as error:  # one odd file must not end the check, as it does not end a run
+                self._media[value] = SampleError(f"{type(error).__name__}: {error}", path=value, reason="unexpected")
         if (error := self._media[value]) is not None:
             raise error
 

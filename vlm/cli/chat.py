@@ -11,7 +11,7 @@ DESCRIPTION = (
 EPILOG = """examples:
   radio-vlm chat --model runs/demo/export --image receipt.png --question "TOTAL?"
   radio-vlm chat --model runs/demo/export --video clip.mp4 --question "Which way does it move?"
-  radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "How many lesions?"
+  radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "Number?"
   radio-vlm chat --model runs/demo/export --image a.png b.png        a conversation about two images
 
 in a conversation:

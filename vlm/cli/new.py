@@ -105,6 +105,7 @@ def build(parts, options: dict, on_meta: bool = False):
     from vlm.build import build_vlm
     from vlm.errors import RadioVLMError
 
+    check_keys(options)
     try:
         with torch.device("meta" if on_meta else "cpu"):
             model, processor = build_vlm(parts.vision, parts.text, parts.tokenizer, **options)
@@ -112,6 +113,22 @@ def build(parts, options: dict, on_meta: bool = False):
         raise RadioVLMError(str(error)) from error
     model.config.base_models = {"vision": parts.vision_origin, "text": parts.text_origin}
     return model, processor
+
+
+def check_keys(options: dict) -> None:
+    """Refuse keys that nothing reads: a misspelt one would leave the default in force without a word."""
+    from projectors.components import get_projector
+    from vlm.configuration_radio_vlm import VIDEO
+    from vlm.errors import RadioVLMError
+
+    projector = options["projector"] or {}
+    try:
+        defaults = get_projector(projector.get("type", "pixel_shuffle")).defaults(1, 1)
+    except ValueError as error:
+        raise RadioVLMError(f"--projector: {error}") from error
+    for name, known in (("projector", {*defaults, "type"}), ("video", {*VIDEO, "temporal_patch_size"})):
+        if unknown := sorted(set(options[name] or {}) - known):
+            raise RadioVLMError(f"--{name}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
 
 
 def cast(model, dtype) -> None:

@@ -68,7 +68,12 @@ def load_video(
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise SampleError("the file has no video stream", path=path, reason="no_frames")
-            stream = max(container.streams.video, key=lambda s: (s.width or 0) * (s.height or 0))
+            if not (streams := [stream for stream in container.streams.video if stream.codec_context is not None]):
+                # what a file cut short before its codec is described looks like, and a codec FFmpeg does not know
+                raise SampleError(
+                    "no decodable video stream: truncated, or of an unknown codec", path=path, reason="unreadable_video"
+                )
+            stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
             if max(stream.width or 0, stream.height or 0) > MAX_SIDE:
                 message = f"frames of {stream.width} x {stream.height} pixels are larger than {MAX_SIDE} a side"
                 raise SampleError(message, path=path, reason="too_large")

@@ -89,6 +89,11 @@ def test_projector_geometry_and_video_options_arrive(tmp_path):
         (["--preset", "huge"], "unknown 'huge'; known: tiny"),
         (["--preset", "tiny", "--projector", "hidden_size"], "expected KEY=VALUE"),
         (["--preset", "tiny", "--projector", "type=nonsense"], "pixel_shuffle"),
+        (
+            ["--preset", "tiny", "--projector", "downsampl=4"],
+            "unknown key downsampl; known: activation, bias, downsample",
+        ),
+        (["--preset", "tiny", "--video", "frames=4"], "unknown key frames; known: fps"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_known_names(words, message, tmp_path, capsys):

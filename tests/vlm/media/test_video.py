@@ -129,3 +129,14 @@ def test_all_real_videos_open():
         if "width" in row and "nasa" not in row["video"]:
             assert clip.frames.shape[2:] == (row["height"], row["width"]), row["video"]
         assert clip.frames.float().std() > 5, f"{row['video']} decodes to a flat picture"
+
+
+def test_a_file_cut_short_before_its_codec_is_described_is_named(tmp_path: Path):
+    """The video stream is listed then, without a codec: reading its width would be an AttributeError."""
+    data = write(tmp_path / "whole.mkv", 3).read_bytes()
+    file = tmp_path / "unknown_codec.mkv"
+    file.write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_NOSUCH/ISO/AB"))
+    assert file.read_bytes() != data
+    with pytest.raises(SampleError, match="no decodable video stream") as error:
+        load_video(file)
+    assert error.value.reason == "unreadable_video" and str(file) in str(error.value)
