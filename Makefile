@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-war
 EXTRAS := train,video,documents,medical,eval
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help demo test check lint bench wheel clean
+.PHONY: help demo test check lint wheel clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
