@@ -32,9 +32,11 @@ def run_stage(argv: list[str], default_config: str | None = None) -> int:
         default_config: recipe used when no --config is given.
     """
     config, local_rank, words, wants_help = _parse(argv, default_config)
-    if wants_help:
-        sys.stdout.write(help_text(sys.argv[0]) + "\n")
-        return 0
+    chosen = any(word.partition("=")[0] == "--config" for word in argv)
+    nothing_asked = not chosen and not words  # would overwrite the stage of a finished run unasked
+    if wants_help or nothing_asked:
+        (sys.stdout if wants_help else sys.stderr).write(help_text(sys.argv[0]) + "\n")
+        return 0 if wants_help else 2
     try:
         recipe = load_recipe(config, words)
         recipe.check_runnable()

@@ -179,3 +179,12 @@ def test_an_optimizer_block_in_the_deepspeed_file_is_refused(tmp_path):
     recipe = load_recipe(None, [f"zero={path}"])
     with pytest.raises(RecipeError, match="optimizer"):
         deepspeed_config(recipe)
+
+
+def test_a_stage_script_without_arguments_explains_itself_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    from training.run import run_stage
+
+    monkeypatch.chdir(tmp_path)
+    default = str(Path(__file__).parents[2] / "training/recipes/tiny/stage2.yaml")
+    assert run_stage(["--local_rank=0"], default_config=default) == 2
+    assert "--config" in capsys.readouterr().err and not list(tmp_path.iterdir())
