@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for a request that cannot be met, or 1 if every sample of a task failed."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("vlm.experts").setLevel(logging.WARNING)  # hundreds of calls; the result file holds each of them
     args = parser().parse_args(argv)
 
     from eval.evaluate import evaluate, job_for_data, job_for_task

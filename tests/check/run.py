@@ -67,9 +67,10 @@ def bare_environment(out: Path, export: Path) -> list[Number]:
 
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    out = out.resolve()  # the bare environment runs in a folder of its own
     model, processor = load_vlm(export)
     reference = write_reference(model, processor, out / "reference.pt")
-    found, _ = check_bare(build(out / "site"), export.resolve(), reference.resolve(), out / "run")
+    found, _ = check_bare(build(out / "site"), export.resolve(), reference, out / "run")
     worst = max(found[auto]["largest_difference"] for auto in ("AutoModel", "AutoModelForImageTextToText"))
     return [Number("bare environment: largest difference of logits", "<= 1e-5", worst, "tests/helpers/bare_check.py")]
 

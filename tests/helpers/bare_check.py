@@ -22,6 +22,7 @@ folder, reference_file, again = sys.argv[1:4]
 for name in ("vlm", "projectors", "encoders", "llm", "torchvision", "accelerate", "peft", "scipy", "av"):
     assert importlib.util.find_spec(name) is None, f"{name} can be imported: this environment is not bare"
 
+torch.set_num_threads(1)  # as where the reference was made: sums in another order are no defect of the export
 reference = torch.load(reference_file, weights_only=False)
 image = Image.fromarray(reference["image"].numpy())
 frames = [Image.fromarray(frame.numpy()) for frame in reference["frames"]]

@@ -19,6 +19,7 @@ def write_reference(model, processor, path: Path) -> Path:
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}]
     inputs = processor.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
     model.eval()
+    torch.set_num_threads(1)
     with torch.inference_mode():
         logits = model(**inputs).logits
         ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
