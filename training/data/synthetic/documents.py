@@ -6,7 +6,6 @@ was ever printed on a training page.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.data.synthetic.folder import write_folder
 from training.data.synthetic.pages.canvas import Canvas
 from training.data.synthetic.pages.registry import Fields, Layout, known_layouts
 from training.data.synthetic.registry import check_split, register_corpus
@@ -106,13 +106,13 @@ def make_record(split: str, seed: int, index: int, read_share: float) -> tuple[d
     return record, page.image
 
 
-def _write_part(out: Path, split: str, seed: int, start: int, stop: int, read_share: float) -> list[str]:
-    lines = []
+def _write_part(out: Path, split: str, seed: int, start: int, stop: int, read_share: float) -> list[dict]:
+    records = []
     for index in range(start, stop):
         record, image = make_record(split, seed, index, read_share)
         image.save(out / record["messages"][0]["content"][0]["image"], compress_level=1)
-        lines.append(json.dumps(record, ensure_ascii=False))
-    return lines
+        records.append(record)
+    return records
 
 
 def _parts(n: int, processes: int) -> Iterator[tuple[int, int]]:
@@ -137,9 +137,7 @@ def write(out: Path, split: str, seed: int, n: int, read_share: float = 0.2, pro
     if processes > 1 and n > 1:
         with ProcessPoolExecutor(processes) as pool:
             jobs = [pool.submit(_write_part, out, split, seed, a, b, read_share) for a, b in _parts(n, processes)]
-            lines = [line for job in jobs for line in job.result()]
+            records = [record for job in jobs for record in job.result()]
     else:
-        lines = _write_part(out, split, seed, 0, n, read_share)
-    (out / "records.jsonl").write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
-    about = {"name": "synthetic_documents", "task": "documents", "split": split, "seed": seed, "n": n}
-    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        records = _write_part(out, split, seed, 0, n, read_share)
+    write_folder(out, "documents", split, seed, records)
