@@ -2,6 +2,7 @@
 
 import sys
 
-from eval.run import main
+from eval.run import main, set_up_logging
 
+set_up_logging()
 sys.exit(main())

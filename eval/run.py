@@ -53,9 +53,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for a request that cannot be met, or 1 if every sample of a task failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("vlm.experts").setLevel(logging.WARNING)  # hundreds of calls; the result file holds each of them
     args = parser().parse_args(argv)
 
     from eval.evaluate import evaluate, job_for_data, job_for_task
@@ -95,7 +92,6 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
 
     if not Path(model_dir).is_dir() and (model_dir.startswith((".", "/", "~")) or model_dir.count("/") != 1):
         raise ValueError(f"--model: no folder {model_dir}")  # the hub would complain about the form of an id
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # missing kernels: `radio-vlm inspect` lists them
     processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
     model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, trust_remote_code=trust_remote_code)
     if model.config.model_type == "radio_vlm":
@@ -107,5 +103,14 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def set_up_logging() -> None:
+    """For the process that this script has to itself; `main` leaves the loggers of whoever calls it alone."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("vlm.experts").setLevel(logging.WARNING)  # hundreds of calls; the result file holds each of them
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # missing kernels: `radio-vlm inspect` lists them
+
+
 if __name__ == "__main__":
+    set_up_logging()
     sys.exit(main())

@@ -1,5 +1,6 @@
 """Suite-wide rules: one torch thread per worker, offline, and no skip that nobody planned."""
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +19,20 @@ _unplanned: list[str] = []
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """Entry points that run inside a test set levels and stop propagation; the next test must not notice."""
+    before = {logger: (logger.level, logger.propagate, logger.handlers[:]) for logger in _loggers()}
+    yield
+    for logger in _loggers():
+        level, logger.propagate, logger.handlers[:] = before.get(logger, (logging.NOTSET, True, []))
+        logger.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    return [logging.getLogger(), *(x for x in logging.root.manager.loggerDict.values() if hasattr(x, "level"))]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,6 +1,7 @@
 """Asking, controls, scoring and the results file, end to end over a fake model that reads text files as pictures."""
 
 import json
+import logging
 import re
 
 import pytest
@@ -210,6 +211,15 @@ def test_a_task_that_failed_whole_is_an_exit_code(tmp_path, monkeypatch, missing
     monkeypatch.setattr("eval.run.load", lambda *_: (FakeModel(), FakeProcessor()))
     words = ["--model", "m", "--data", str(tmp_path), "--out", str(tmp_path / "r.json"), "--no-controls"]
     assert main([*words, "--no-progress"]) == code
+
+
+def test_the_loggers_of_the_caller_are_left_alone(tmp_path, monkeypatch):
+    """Set-up of logging belongs to the script: `main` also runs inside other programs, this test run among them."""
+    loggers = [logging.getLogger(name) for name in ("vlm.experts", "transformers", "httpx")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "level", logging.DEBUG)
+    main(["--model", str(tmp_path / "none"), "--tasks", "synthetic_documents"])
+    assert [logger.level for logger in loggers] == [logging.DEBUG] * 3
 
 
 def test_prompts_are_kept_short():
