@@ -134,8 +134,8 @@ def hadamard(order: int) -> torch.Tensor:
     """
     factors = _factors(order) if order > 0 else None
     if factors is None:
-        below = next((n for n in range(order - 1, 0, -1) if _factors(n)), None)
-        above = next(n for n in range(max(order, 0) + 1, 2 * max(order, 1) + 1) if _factors(n))
+        below = next((n for n in range(order - 1, 0, -1) if _factors(n) is not None), None)
+        above = next(n for n in range(max(order, 0) + 1, 2 * max(order, 1) + 1) if _factors(n) is not None)
         nearest = " and ".join(str(n) for n in (below, above) if n is not None)
         raise ValueError(f"no Hadamard matrix of order {order} is constructed here; the nearest usable are {nearest}")
     result = torch.ones(1, 1, dtype=torch.float64)
