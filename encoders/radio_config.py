@@ -1,4 +1,4 @@
-"""`RadioEncoderConfig`: transformers' `RadioConfig` plus what released RADIO checkpoints hold and the native class lacks.
+"""`RadioEncoderConfig`: transformers' `RadioConfig` plus what released RADIO checkpoints hold beyond the native class.
 
 A backbone without any of it writes itself as a native `radio` config, which transformers opens alone. With any of it
 the type is `radio_encoder`: the native class would open such a checkpoint too, and drop the rest without a word.
@@ -7,13 +7,15 @@ the type is `radio_encoder`: the native class would open such a checkpoint too, 
 from huggingface_hub.dataclasses import strict
 from transformers.models.radio.configuration_radio import RadioConfig
 
+from encoders.vitdet import window_schedule
+
 
 @strict
 class RadioEncoderConfig(RadioConfig):
     r"""Configuration of `RadioVisionModel`. The fields of `RadioConfig` keep their meaning.
 
     version (`str`, *optional*): name of the release, see `encoders.versions`.
-    max_resolution (`int`, *optional*), preferred_resolution (`list[int]`, *optional*): pixels, `[height, width]`; advice.
+    max_resolution (`int`, *optional*), preferred_resolution (`list[int]`, *optional*): pixels, [height, width]; advice.
     vitdet_window_size (`int`, *optional*): side of an attention window in patches; None: all attention is global.
     vitdet_num_global (`int`, *optional*), vitdet_num_windowed (`int`, *optional*): schedule, see `encoders.vitdet`.
     cpe_training (`bool`): in `train()` mode positions are drawn as in RADIO's own training (random window, dropout).
@@ -52,6 +54,28 @@ class RadioEncoderConfig(RadioConfig):
         "intermediate_normalizer",
         "adaptors",
     )
+
+    def validate_architecture(self) -> None:
+        super().validate_architecture()
+        if self.vitdet_window_size is not None:
+            if self.vitdet_window_size < 1:
+                raise ValueError(f"vitdet_window_size={self.vitdet_window_size}: a window has at least one patch")
+            window_schedule(self.num_hidden_layers, self.vitdet_num_global, self.vitdet_num_windowed)
+        if self.summary_idxs and max(self.summary_idxs) >= self.num_cls_tokens:
+            raise ValueError(
+                f"summary_idxs {self.summary_idxs} name class tokens that num_cls_tokens={self.num_cls_tokens} lacks"
+            )
+
+    @classmethod
+    def of(cls, config: RadioConfig) -> "RadioEncoderConfig":
+        """The same configuration as this class; itself if it is one."""
+        if isinstance(config, cls):
+            return config
+        values = config.to_dict()
+        values.pop("model_type", None)
+        new = cls(**values)
+        new._attn_implementation = config._attn_implementation
+        return new
 
     @property
     def is_native(self) -> bool:
