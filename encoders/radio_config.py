@@ -4,13 +4,11 @@ A backbone without any of it writes itself as a native `radio` config, which tra
 the type is `radio_encoder`: the native class would open such a checkpoint too, and drop the rest without a word.
 """
 
-from huggingface_hub.dataclasses import strict
 from transformers.models.radio.configuration_radio import RadioConfig
 
 from encoders.vitdet import window_schedule
 
 
-@strict
 class RadioEncoderConfig(RadioConfig):
     r"""Configuration of `RadioVisionModel`. The fields of `RadioConfig` keep their meaning.
 
@@ -55,11 +53,15 @@ class RadioEncoderConfig(RadioConfig):
         "adaptors",
     )
 
-    def validate_architecture(self) -> None:
-        super().validate_architecture()
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        """Raises ValueError for fields that contradict each other, naming both."""
         if self.vitdet_window_size is not None:
-            if self.vitdet_window_size < 1:
-                raise ValueError(f"vitdet_window_size={self.vitdet_window_size}: a window has at least one patch")
+            if not isinstance(self.vitdet_window_size, int) or self.vitdet_window_size < 1:
+                raise ValueError(f"vitdet_window_size={self.vitdet_window_size}: a whole number of patches is needed")
             window_schedule(self.num_hidden_layers, self.vitdet_num_global, self.vitdet_num_windowed)
         if self.summary_idxs and max(self.summary_idxs) >= self.num_cls_tokens:
             raise ValueError(
