@@ -21,7 +21,7 @@ ALIASES = (
     ("siglip2-g", "siglip2-g-384", "siglip2-giant", "siglip2-giant-opt-patch16-384"),
     ("siglip2-so400m", "siglip2-so400m-naflex", "siglip2-so400m-patch16-naflex"),
     ("siglip", "siglip-so400m", "siglip-so400m-patch14-384"),
-    ("clip", "dfn-clip", "dfn5b-clip", "openai-clip", "ViT-H-14-378-quickgelu"),
+    ("clip", "dfn-clip", "dfn5b-clip", "dfn5b", "ViT-H-14-378-quickgelu"),
     ("dino_v3_7b", "dino_v3", "dinov3", "dinov3-7b", "dinov3-vit7b16"),
     ("dino_v2", "dinov2", "dino_v2_g", "dinov2-g", "dinov2-vitg14-reg"),
     ("sam3", "sam-3"),
@@ -47,6 +47,11 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
+def aliases_of(name: str) -> tuple[str, ...]:
+    """All names of the teacher that `name` is one of, that of the newest release first; `(name,)` if it is unknown."""
+    return next((row for row in ALIASES if _plain(name) in map(_plain, row)), (name,))
+
+
 def match_names(asked: str | Iterable[str], available: Iterable[str], source: str = "the checkpoint") -> list[str]:
     """The checkpoint's own names of the teachers asked for, without repetition, in the order asked.
 
@@ -58,7 +63,7 @@ def match_names(asked: str | Iterable[str], available: Iterable[str], source: st
     matched: dict[str, None] = {}
     for name in [asked] if isinstance(asked, str) else asked:
         plain = _plain(name)
-        same = next(({_plain(alias) for alias in row} for row in ALIASES if plain in map(_plain, row)), set())
+        same = {_plain(alias) for alias in aliases_of(name)}
         attempts = (
             [held for held in available if held == name],
             [held for held in available if _plain(held) == plain],
