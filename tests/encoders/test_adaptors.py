@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from encoders.adaptor_specs import adaptor_specs
 from encoders.adaptors import HeadV1, HeadV2, TeacherAdaptor, build_adaptors, shuffle_patches
 from encoders.radio_config import RadioEncoderConfig
+from encoders.radio_vision import RadioVisionModel
 from tests.helpers.radio_heads import cls_token, grid_of, load_case
 
 CASES = ("c_adaptors", "c_adaptor_attn", "f_feature_normalizer")
@@ -210,3 +212,62 @@ def test_shapes_that_do_not_fit():
         adaptor.forward_packed(torch.zeros(2, 32), torch.zeros(8, 32), [(2, 3), (1, 1)])
     with pytest.raises(ValueError, match="NHWC"):
         adaptor(torch.zeros(1, 32), torch.zeros(1, 6, 32), (2, 3), feature_fmt="NHWC")
+
+
+def model_with_heads():
+    torch.manual_seed(0)
+    sizes = {"input_dim": 32, "hidden_dim": 24, "output_dim": 8, "num_inner": 1}
+    spec = {
+        "head_idx": 1,
+        "summary": {"version": "v1", **sizes},
+        "feature": {"version": "attn", **sizes, "num_blocks": 2, "num_heads": 4, "upsample_factor": 2},
+    }
+    config = RadioEncoderConfig(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=2, max_img_size=64, adaptors={"teacher-a": spec}
+    )
+    model = RadioVisionModel(config)
+    for parameter in model.adaptors.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_heads_of_a_model_come_back_from_disk(tmp_path):
+    """Names of attention blocks are left alone although transformers renames such names in `radio` checkpoints."""
+    model, pixels = model_with_heads(), torch.rand(2, 3, 32, 48)
+    model.save_pretrained(tmp_path)
+    again, info = RadioVisionModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        before, after = model(pixels).adaptors["teacher-a"], again.eval()(pixels).adaptors["teacher-a"]
+    assert torch.equal(before.summary, after.summary) and torch.equal(before.features, after.features)
+    assert before.features.shape == (2, 4 * 6, 2)
+
+
+def test_fresh_heads_of_a_model_are_initialised(tmp_path):
+    """By the native rules: no head starts with the memory it was given, nor with unit layer scales of zero."""
+    model = model_with_heads()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if not k.startswith("adaptors")}, tmp_path / "model.safetensors")
+    fresh = RadioVisionModel.from_pretrained(tmp_path)
+    for name, parameter in fresh.adaptors.named_parameters():
+        wanted = {"weight": 1.0 if "norm" in name or ".inner.1." in name else None, "bias": 0.0, "lambda1": 1.0}
+        value = wanted[name.rsplit(".", 1)[1]] if ".final.0" not in name and ".blocks.0.0" not in name else None
+        assert torch.isfinite(parameter).all() and parameter.abs().max() <= 1.0
+        if value is not None:
+            assert (parameter == value).all(), name
+
+
+def test_gradient_checkpointing_reaches_the_heads():
+    model, pixels = model_with_heads().train(), torch.rand(1, 3, 32, 32)
+    parameters = list(model.adaptors.parameters())
+
+    def gradients():
+        output = model(pixels).adaptors["teacher-a"]
+        return torch.autograd.grad(output.summary.sum() + output.features.square().sum(), parameters)
+
+    plain = gradients()
+    model.gradient_checkpointing_enable()
+    assert all(block.gradient_checkpointing for block in model.adaptors["teacher-a"].feat_mlp.blocks)
+    for a, b in zip(plain, gradients()):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
