@@ -173,7 +173,7 @@ def _open_files(place: _Folder | _Repository, name: str, filename: str | None) -
 def _open_file(path: Path, name: str, place: _Folder | _Repository | None = None) -> RadioCheckpoint:
     """A single file: a torch.hub checkpoint, or weights with their config beside them."""
     if path.name.endswith(PICKLES):
-        content = load_hub_file(path, lazy=True)
+        content = load_hub_file(path)
         if any(key in content for key in ("state_dict", "state_dict_ema")) and "args" in content:
             return _hub(path, content, name)
     elif not path.name.endswith((".safetensors", ".safetensors.index.json", ".bin.index.json")):
@@ -254,7 +254,7 @@ def _open_weights(path: Path, place: _Folder | _Repository) -> TensorReader:
     if not path.name.endswith(".index.json"):
         if path.name.endswith(".safetensors"):
             return TensorFiles([path])
-        return HubTensors(path, _state(path, path.name, load_hub_file(path, lazy=True)))
+        return HubTensors(path, _state(path, path.name, load_hub_file(path)))
     index = read_index(path)
     shards = {}
     for shard in dict.fromkeys(index.values()):

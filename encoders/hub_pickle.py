@@ -6,8 +6,11 @@ process may have admitted before.
 """
 
 import argparse
+import ctypes
+import mmap
 import pickle
 import re
+import sys
 import types
 import warnings
 import zipfile
@@ -17,12 +20,12 @@ from pathlib import Path
 
 import torch
 from torch import serialization
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from encoders.errors import RadioCheckpointError
-from encoders.tensor_files import FETCH_AGAIN, MemoryTensors, Rows, TensorReader, read_bytes, row_range
+from encoders.tensor_files import FETCH_AGAIN, MemoryTensors, Rows, TensorReader
 
 ADMITTED = (argparse.Namespace, types.SimpleNamespace)
+PIECE = 1 << 22  # elements copied between two returns of pages
 REFUSED = re.compile(r"GLOBAL (\S+)|``(\S+)`` (?:and ``\S+`` )?must be imported|unrecognized function (.+)")
 
 
@@ -39,12 +42,11 @@ def _only_admitted() -> Iterator[None]:
         serialization.add_safe_globals(before)
 
 
-def load_hub_file(path: str | Path, lazy: bool = False) -> dict:
+def load_hub_file(path: str | Path) -> dict:
     """The object in a `.pth.tar`, `.pth`, `.pt` or `.bin` file, which must be a dict.
 
     Args:
-        path: zip format (its tensors are mapped, not read) or the format before it.
-        lazy: tensors without data where the format allows, for `HubTensors`.
+        path: zip format (its tensors are mapped, not read: take them through `HubTensors`) or the format before it.
 
     Raises:
         RadioCheckpointError: the file is damaged or needs a class or function other than tensors and namespaces. None
@@ -53,15 +55,10 @@ def load_hub_file(path: str | Path, lazy: bool = False) -> dict:
     path = Path(path)
     if not path.is_file():
         raise RadioCheckpointError(f"{path} does not exist or is not a file")
-    plain = zipfile.is_zipfile(path) and _is_plain_zip(path)
     try:
         with _only_admitted(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # protocol numbers and TypedStorage: nothing a user can act on
-            if lazy and plain:
-                with FakeTensorMode():
-                    content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-            else:
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=plain)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except Exception as error:  # a damaged pickle can raise anything
         raise _explain(path, error) from None
     if not isinstance(content, dict):
@@ -69,15 +66,15 @@ def load_hub_file(path: str | Path, lazy: bool = False) -> dict:
     return content
 
 
-def _is_plain_zip(path: Path) -> bool:
-    """Whether the bytes of the tensors lie in the file as they are: not compressed, little-endian."""
+def _can_map(path: Path) -> bool:
+    """Whether tensors lie in the file as they are in memory: an uncompressed zip archive, same byte order."""
     try:
         with zipfile.ZipFile(path) as archive:
             order = [archive.read(name) for name in archive.namelist() if name.endswith("/byteorder")]
             stored = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
         return False
-    return stored and all(name == b"little" for name in order)
+    return stored and all(name == sys.byteorder.encode() for name in order)
 
 
 def _explain(path: Path, error: Exception) -> RadioCheckpointError:
@@ -95,35 +92,16 @@ def _explain(path: Path, error: Exception) -> RadioCheckpointError:
 
 
 class HubTensors(TensorReader):
-    """The state dict of a file opened with `load_hub_file(path, lazy=True)`: tensors are read when asked for.
+    """The state dict of a file opened with `load_hub_file`; what `read` returns is no longer mapped.
 
-    Tensors that hold data already (the format before zip, views with odd strides) are handed out from memory.
+    Pages of the file that were read count as memory of the process until they are given back, which happens here, so
+    that loading a checkpoint needs its size once.
     """
 
     def __init__(self, path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
-        self._path = Path(path)
-        self._state = dict(state)
-        self._memory = MemoryTensors({k: v for k, v in self._state.items() if not isinstance(v, FakeTensor)})
-        size = self._path.stat().st_size
-        for name, tensor in self._state.items():
-            if isinstance(tensor, FakeTensor) and self._offset(name) + self._span(tensor) > size:
-                raise RadioCheckpointError(f"{self._path} ends before weight '{name}' does: {FETCH_AGAIN}")
-
-    def _offset(self, name: str) -> int:
-        """Where the first element of a tensor lies in the file, in bytes."""
-        tensor = self._state[name]
-        start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-        if start is None:
-            raise RadioCheckpointError(f"{self._path}: weight '{name}' has no data in the file")
-        return start + tensor.storage_offset() * tensor.element_size()
-
-    @staticmethod
-    def _span(tensor: torch.Tensor) -> int:
-        """Bytes from the first element of a tensor to the end of its last."""
-        if tensor.numel() == 0:
-            return 0
-        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-        return (last + 1) * tensor.element_size()
+        self._state = {name: tensor.detach() for name, tensor in state.items()}
+        self._mapped = _can_map(Path(path))
+        self._memory = MemoryTensors(self._state)
 
     def keys(self) -> list[str]:
         return list(self._state)
@@ -135,14 +113,24 @@ class HubTensors(TensorReader):
         return self._state[name].dtype
 
     def read(self, name: str, rows: Rows | None = None) -> torch.Tensor:
-        tensor = self._state[name]
-        if not isinstance(tensor, FakeTensor):
+        if not self._mapped:
             return self._memory.read(name, rows)
-        offset, shape, dtype = self._offset(name), tuple(tensor.shape), tensor.dtype
-        if tensor.is_contiguous():
-            offset, shape = row_range(offset, shape, dtype, rows)
-            return read_bytes(self._path, offset, shape, dtype, name)
-        elements = self._span(tensor) // dtype.itemsize
-        flat = read_bytes(self._path, offset, (elements,), dtype, name)
-        whole = flat.as_strided(shape, tensor.stride())
-        return (whole if rows is None else whole[slice(*rows)]).contiguous()
+        tensor = self._state[name]
+        if rows is not None:
+            tensor = tensor[slice(*rows)]
+        copy = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        if not tensor.is_contiguous():
+            return copy.copy_(tensor)
+        for target, piece in zip(copy.view(-1).split(PIECE), tensor.view(-1).split(PIECE)):
+            target.copy_(piece)
+            _release_pages(piece)
+        return copy
+
+
+def _release_pages(tensor: torch.Tensor) -> None:
+    """Give the pages of mapped elements back. They have not been written to, so reading them again finds the file."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    stop = tensor.data_ptr() + tensor.numel() * tensor.element_size()
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
