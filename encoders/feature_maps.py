@@ -5,9 +5,10 @@ equal features. The same features give the same colours in every run: nothing is
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional as F
 
 EXACT_UP_TO = 2048  # channels; wider features (a 4096-wide teacher head) are decomposed without their D x D covariance
 TAIL = 0.01  # share of patches at either end of a component that may saturate
@@ -72,6 +73,32 @@ def fit_basis(maps: Sequence[torch.Tensor], what: str = "features") -> FeatureBa
     scores = torch.cat([block @ components.T for block in _centred(maps, mean)]).sort(dim=0).values
     cut = min(round(TAIL * rows), (rows - 1) // 2)
     return FeatureBasis(mean, components, scores[cut], scores[rows - 1 - cut], explained)
+
+
+def align_signs(
+    basis: FeatureBasis,
+    maps: Sequence[torch.Tensor],
+    reference: FeatureBasis,
+    reference_maps: Sequence[torch.Tensor],
+) -> FeatureBasis:
+    """`basis` with those components turned round whose scores run against the same component of `reference`.
+
+    For two kinds of features of the same pictures (two blocks, a block and a teacher head; widths and grids may
+    differ): without it equal structure may come out in complementary colours.
+    """
+    agreement = torch.zeros_like(basis.low)
+    for features, other in zip(maps, reference_maps, strict=True):
+        wanted = reference.project(other).movedim(-1, -3)
+        scores = basis.project(features).movedim(-1, -3)
+        pooled = F.adaptive_avg_pool2d(scores, wanted.shape[-2:])
+        agreement += (pooled * wanted).movedim(-3, 0).flatten(1).sum(1)
+    against = agreement < 0
+    return replace(
+        basis,
+        components=torch.where(against[:, None], -basis.components, basis.components),
+        low=torch.where(against, -basis.high, basis.low),
+        high=torch.where(against, -basis.low, basis.high),
+    )
 
 
 def check_finite(features: torch.Tensor, what: str = "features") -> None:

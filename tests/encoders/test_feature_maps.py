@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders import feature_maps
-from encoders.feature_maps import RunningStats, check_finite, fit_basis
+from encoders.feature_maps import RunningStats, align_signs, check_finite, fit_basis
 
 
 def features(*shape: int, seed: int = 0, rank: int = 6) -> torch.Tensor:
@@ -77,6 +77,27 @@ def test_one_basis_keeps_colours_comparable():
     assert torch.equal(shared[0, 1, 2], shared[1, 5, 5])
     apart = [fit_basis([frame]).colours(frame) for frame in frames]
     assert not torch.equal(apart[0][1, 2], apart[1][5, 5])
+
+
+def test_signs_follow_a_reference_of_another_width_and_grid():
+    """The same scores at twice the resolution, through directions that the sign rule alone turns round."""
+    maps = [features(24, 16, 20), features(24, 12, 12, seed=1)]
+    reference = fit_basis(maps)
+    into = torch.linalg.qr(torch.randn(40, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)).Q.T
+    into = into * -into.gather(1, into.abs().argmax(1, keepdim=True)).sign()
+    others = []
+    for one in maps:
+        wide = (reference.project(one) @ into).movedim(-1, -3)
+        others.append(wide.repeat_interleave(2, -1).repeat_interleave(2, -2))
+    basis = fit_basis(others)
+    aligned = align_signs(basis, others, reference, maps)
+    torch.testing.assert_close(aligned.components, into, atol=1e-6, rtol=0)
+    for one, other in zip(maps, others):
+        wanted = reference.colours(one).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        assert (aligned.colours(other).int() - wanted.int()).abs().max() <= 12  # percentiles of repeated patches differ
+        assert (basis.colours(other).int() - wanted.int()).abs().max() > 200
+    again = align_signs(aligned, others, reference, maps)
+    assert torch.equal(again.components, aligned.components) and torch.equal(again.low, aligned.low)
 
 
 def test_colours_fill_the_range_and_outliers_do_not_flatten_them():
