@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import initialization as init
 from transformers.models.radio.configuration_radio import RadioConfig
 from transformers.models.radio.modeling_radio import RadioModel, RadioModelOutput
 
@@ -59,6 +60,8 @@ class RadioVisionModel(RadioModel):
 
     config: RadioEncoderConfig
     config_class = RadioEncoderConfig
+    # rounded, they would shift every feature; they compute in float32 anyway
+    _keep_in_fp32_modules_strict = {"feature_normalizer", "intermediate_normalizer"}
 
     def __init__(self, config: RadioConfig) -> None:
         super().__init__(RadioEncoderConfig.of(config))
@@ -82,6 +85,16 @@ class RadioVisionModel(RadioModel):
             )
         self.adaptors = build_adaptors(config)
         return self
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FeatureNormalizer):
+            init.zeros_(module.mean)
+            init.copy_(module.tx, torch.eye(len(module.mean)))
+        elif isinstance(module, IntermediateNormalizer):
+            init.ones_(module.alphas)
+            init.zeros_(module.means)
+            init.copy_(module.rotation, torch.eye(module.means.shape[1]).expand_as(module.rotation))
 
     # ---- sizes --------------------------------------------------------------------------------------------------
 
@@ -234,6 +247,7 @@ class RadioVisionModel(RadioModel):
             feature_fmt: "NLC" or "NCHW"; packed features have no other form than (total_patches, D).
             layers, aggregation: blocks whose features are returned as `intermediates`, see `forward_intermediates`.
             with_adaptors: run the teacher heads, where the model has any.
+            **kwargs: of the native forward; with `layers` also `depth`: run only so many blocks.
 
         Raises:
             ValueError: for a size that patches or windows do not divide (naming the nearest that fits), patches that

@@ -11,7 +11,7 @@ from transformers import RadioConfig, RadioModel
 from encoders.presets import VISION_PRESETS
 from encoders.radio_vision import RadioVisionModel, group_by_grid
 
-FIXTURE = Path(__file__).parents[1] / "fixtures/radio_plain"
+FIXTURE = Path(__file__).parents[1] / "fixtures/radio/a_plain"
 GRIDS = [(4, 6), (2, 2), (4, 6), (3, 5)]
 
 
