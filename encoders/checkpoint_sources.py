@@ -105,7 +105,7 @@ def open_checkpoint(source: str | Path, filename: str | None = None, **hub_kwarg
     name, path = str(source), Path(source).expanduser()
     if path.is_file():
         return _open_file(path, name)
-    if path.is_dir():
+    if name and path.is_dir():
         return _open_files(_Folder(path / hub_kwargs.get("subfolder", "")), name, filename)
     release = _release(name)
     hub_id = name
@@ -118,7 +118,7 @@ def open_checkpoint(source: str | Path, filename: str | None = None, **hub_kwarg
             )
         hub_id = release.hub_id
     if not _may_be_id(hub_id):
-        raise RadioCheckpointError(f"there is no folder or file {name}, and it cannot be a Hugging Face id")
+        raise RadioCheckpointError(f"there is no folder or file '{name}', and it cannot be a Hugging Face id")
     return _open_files(_Repository(hub_id, hub_kwargs), name, filename)
 
 

@@ -86,8 +86,9 @@ def _explain(path: Path, error: Exception) -> RadioCheckpointError:
             f"{path} contains '{what}', which is neither a tensor nor a plain namespace; it was not run. "
             "Save the weights again as safetensors, or without that object"
         )
-    said = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {said[-1][:200]}" if said else type(error).__name__
+    advice = ("Check the documentation", "Please file an issue", "Weights only load failed")
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith(advice)]
+    said = f"{type(error).__name__}: {said[-1].strip()[:200]}" if said else type(error).__name__
     return RadioCheckpointError(f"{path} is not a readable checkpoint ({said}): {FETCH_AGAIN}")
 
 
