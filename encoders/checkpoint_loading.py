@@ -74,7 +74,7 @@ def build_encoder(
     """Plan everything, refuse what does not fit, and only then read the weights."""
     args, origin = checkpoint.args, checkpoint.origin
     refuse_unsupported(args.get("model"), origin)
-    release = find_release(checkpoint.config.get("version"), source, origin)
+    release = find_release(checkpoint.config.get("version"), source, checkpoint.name)
     if release and RELEASES[release].unsupported:
         raise RadioCheckpointError(f"{origin}: {release} is not supported yet: {RELEASES[release].unsupported}")
     folded = fold(checkpoint.tensors, eps_of(args.get("spectral_reparam")))

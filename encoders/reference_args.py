@@ -47,21 +47,20 @@ def is_dinov2(model: str | None) -> bool:
     return bool(model) and model.lower().startswith("dino")
 
 
-def num_class_tokens(args: Mapping[str, Any]) -> int:
-    """One per distinct teacher, or one; more if a teacher's `token_slot` points further."""
-    if not args.get("cls_token_per_teacher"):
-        return 1
-    teachers = args.get("teachers") or []
-    slots = [int(teacher.get("token_slot", index)) for index, teacher in enumerate(teachers)]
-    return max([len({teacher["name"] for teacher in teachers}), *(slot + 1 for slot in slots)])
+def token_layout(args: Mapping[str, Any]) -> tuple[int, int]:
+    """How many class and register tokens stand before the patches.
 
-
-def num_register_tokens(args: Mapping[str, Any], classes: int) -> int:
-    """`cpe_num_registers`, else what fills up `register_multiple`; a full group more when nothing is missing."""
-    if args.get("cpe_num_registers"):
-        return int(args["cpe_num_registers"])
+    One class token per distinct teacher, or one; `cpe_num_registers`, else what fills up `register_multiple` (a full
+    group more when nothing is missing). Where a teacher's `token_slot` points into the registers, those up to it count
+    as class tokens.
+    """
+    teachers = (args.get("teachers") or []) if args.get("cls_token_per_teacher") else []
+    classes = len({teacher["name"] for teacher in teachers}) or 1
     multiple = args.get("register_multiple")
-    return multiple - classes % multiple if multiple else 0
+    registers = int(args.get("cpe_num_registers") or (multiple - classes % multiple if multiple else 0))
+    slots = [int(teacher.get("token_slot", index)) + 1 for index, teacher in enumerate(teachers)]
+    widened = max([classes, *slots])
+    return widened, classes + registers - widened
 
 
 def summary_indices(args: Mapping[str, Any], stored: list[int] | None, hub: bool) -> list[int]:
@@ -157,9 +156,8 @@ def config_from_args(
     _agree(origin, "depth", depth, kwargs.get("depth", usual_depth), named)
 
     tokens = shapes["embeddings.cls_register_token"][0]
-    classes = num_class_tokens(args)
-    registers = num_register_tokens(args, classes)
-    if classes + registers != tokens:
+    classes, registers = token_layout(args)
+    if classes + registers != tokens or registers < 0:
         raise RadioCheckpointError(
             f"{origin}: the weights have {tokens} class and register tokens, but args describe {classes} + {registers} "
             "(teachers, cls_token_per_teacher, register_multiple, cpe_num_registers)"

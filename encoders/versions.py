@@ -73,7 +73,8 @@ def find_release(*names: str | None) -> str | None:
         fitting = [
             key
             for key, release in RELEASES.items()
-            if last.startswith(_plain(key)) or (release.hub_id and last == _plain(Path(release.hub_id).name))
+            if re.match(re.escape(_plain(key)) + r"(?![.]?[0-9])", last)
+            or (release.hub_id and last == _plain(Path(release.hub_id).name))
         ]
         if fitting:
             return max(fitting, key=len)

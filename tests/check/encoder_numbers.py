@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.check.targets import Number  # noqa: E402
+from tests.check.targets import Number, table  # noqa: E402
 
 LOADING = """
 import json, sys, time
@@ -158,10 +158,90 @@ def windows(size: int = 2048) -> list[Number]:
     ]
 
 
-def encoder_numbers(out: Path) -> list[Number]:
-    return [*loading(out / "c-radio_v4-h"), *windows()]
+def parity(out: Path, root: Path) -> list[Number]:
+    """Largest error of every recorded case below `root`, over all forms of checkpoint."""
+    from encoders import RadioEncoder
+    from tests.helpers.radio_fixtures import Case, cases
+    from tests.helpers.radio_parity import TOLERANCE, compare, options, sources
+
+    rows = []
+    for name in cases(root):
+        if not (root / name / "inputs.safetensors").is_file() or name == "i_cpe_train":
+            continue  # parts, and the positions of training, which the tests compare
+        case = Case(root / name)
+        (out / name).mkdir(parents=True, exist_ok=True)
+        error = max(
+            compare(RadioEncoder.from_pretrained(source, **options(case)), case, float("inf"))
+            for source in sources(case, out / name).values()
+        )
+        rows.append(Number(f"RADIO {name}: largest error", f"<= {TOLERANCE}", error, "RadioEncoder.from_pretrained"))
+    return rows
+
+
+def folding(case_folder: Path) -> list[Number]:
+    """Folded spectral weights against those the reference folded."""
+    from encoders.spectral import fold
+    from tests.helpers.radio_fixtures import load_file
+
+    folded = fold(load_file(case_folder / "weights.safetensors"))
+    wanted = load_file(case_folder / "outputs.safetensors")
+    errors = [
+        (folded.read("base_model." + name.removeprefix("fold_eval.")) - value).abs().max().item()
+        for name, value in wanted.items()
+        if name.startswith("fold_eval.")
+    ]
+    assert len(errors) >= 8
+    return [Number("RADIO spectral folding: largest error", "<= 1e-6", max(errors), "encoders.spectral.fold")]
+
+
+def packing() -> list[Number]:
+    """Pictures of several sizes in one packed call against one call each, values and gradients, with and without
+    windows."""
+    import torch
+
+    from encoders import RadioEncoderConfig, RadioVisionModel
+
+    torch.manual_seed(0)
+    rows = []
+    grids = [(4, 6), (2, 4), (8, 2), (4, 6)]
+    for window in (None, 2):
+        model = RadioVisionModel(
+            RadioEncoderConfig(
+                hidden_size=64,
+                num_hidden_layers=6,
+                num_attention_heads=4,
+                max_img_size=256,
+                initializer_range=0.1,
+                vitdet_window_size=window,
+                vitdet_num_global=2,
+            )
+        ).eval()
+        pictures = [torch.rand(1, 3, 16 * h, 16 * w) for h, w in grids]
+        patches = torch.cat([model.embeddings._image_to_patches(picture)[0] for picture in pictures])
+        for name in ("values", "gradients"):
+            found = []
+            for packed in (True, False):
+                model.zero_grad()
+                if packed:
+                    features = model(patches, grids=grids, how="packed").features
+                else:
+                    features = torch.cat([model(picture).features[0] for picture in pictures])
+                features.square().mean().backward()
+                grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+                found.append(features.detach() if name == "values" else torch.cat(grads))
+            error = (found[0] - found[1]).abs().max().item()
+            title = f"RADIO packed minus one by one, {name}, {f'window {window}' if window else 'no windows'}"
+            rows.append(Number(title, "<= 2e-5", error, "RadioVisionModel"))
+    return rows
+
+
+def encoder_numbers(out: Path, shared: Path) -> list[Number]:
+    own = ROOT / "tests/fixtures/radio"
+    recorded = shared / "fixtures/radio"
+    root = recorded if recorded.is_dir() else own
+    rows = [*parity(out / "parity", root), *folding(root / "g_spectral"), *packing()]
+    return [*rows, *loading(out / "c-radio_v4-h"), *windows()]
 
 
 if __name__ == "__main__":
-    for number in encoder_numbers(Path(sys.argv[1])):
-        print(f"{number.name}: {number.value:.3g} {number.target} {number.ok}")
+    print(table(encoder_numbers(Path(sys.argv[1]), ROOT.parent / "shared")))

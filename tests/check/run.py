@@ -1,7 +1,8 @@
 """`make check`: every number the project promises, at the size it promises it; writes runs/check/numbers.json.
 
 Runs the demo for each seed, scores the first one on fresh data, opens its export in an environment without this
-package, trains stage 2 once more without stage 1, and runs the real files where they are. About an hour on two cores.
+package, trains stage 2 once more without stage 1, measures the RADIO encoders, and runs the real files where they are.
+About an hour on two cores.
 """
 
 import argparse
@@ -15,12 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
 from tests.check.targets import Number, demo_numbers, table, write  # noqa: E402
 
 PYTHON = sys.executable
 FRESH_SEED = 1001
-SHARED = Path(os.environ.get("RADIO_VLM_SHARED", ROOT.parent / "shared")) / "data"
+SHARED = Path(os.environ.get("RADIO_VLM_SHARED", ROOT.parent / "shared"))
 
 
 def run(*words: object) -> str:
@@ -103,8 +105,9 @@ def main() -> int:
         lambda: bare_environment(args.out / "bare", first / "export"),
         lambda: without_alignment(args.out / "without-alignment", first, args.seeds[0]),
     ]
+    parts.append(lambda: encoder_numbers(args.out / "encoders", SHARED))
     if SHARED.is_dir():
-        parts.append(lambda: real_files(ROOT, SHARED, args.out / "real", first))
+        parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))
     numbers: list[Number] = []
     for part in parts:
         numbers += part()
