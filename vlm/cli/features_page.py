@@ -60,7 +60,7 @@ def file_section(done: Encoded) -> str:
     show = video_maps if done.kind == "video" else picture_maps
     return (
         f"<section><h2>{escape(done.path.name)}</h2>{token_line(done)}{show(done)}"
-        f"<h3>Features of every block</h3>"
+        "<h3>Features of every block <span>mean and standard deviation over patches and channels</span></h3>"
         f"<div class=numbers><div class=plot>{stats_chart(done.stats)}</div>{stats_table(done.stats)}</div></section>"
     )
 
@@ -90,7 +90,7 @@ def picture_maps(done: Encoded) -> str:
     shape = f"style='--shape:{done.original[1]}/{done.original[0]}'"
     picture = f"<figure><img src='{data_uri(jpeg_bytes(done.frames[0], 960), 'jpeg')}' alt='{escape(done.path.name)}'>"
     large = f"{picture}<figcaption>picture</figcaption></figure>{map_figure(done, first)}"
-    return f"<div class='pair{_tall(done)}' {shape}>{large}</div><div class=maps {shape}>" + "".join(
+    return f"<div class='pair{_tall(done)}' {shape}>{large}</div><div class='maps{_tall(done)}' {shape}>" + "".join(
         map_figure(done, name) for name in others
     ) + "</div>"  # fmt: skip
 
@@ -109,10 +109,9 @@ def map_caption(done: Encoded, name: str) -> str:
     shares = done.explained[name]
     rows, columns = done.colours[name].shape[1:3]
     grid = f", {rows} × {columns}" if (rows, columns) != done.grid else ""
-    each = " + ".join(f"{100 * share:.0f}" for share in shares)
-    return (
-        f"<figcaption>{escape(name)}{grid}<span>{each} = {100 * sum(shares):.0f} % of the variance</span></figcaption>"
-    )
+    each = ", ".join(f"{100 * share:.0f}" for share in shares)
+    shown = f"{100 * sum(shares):.0f} % of the variance ({each})"
+    return f"<figcaption>{escape(name)}{grid}<span>{shown}</span></figcaption>"
 
 
 def video_maps(done: Encoded) -> str:
@@ -146,13 +145,14 @@ def _signed(value: float, how: str) -> str:
 
 
 def _tall(done: Encoded) -> str:
-    return " tall" if done.original[0] > 1.25 * done.original[1] else ""
+    return " tall" if done.original[0] > 1.4 * done.original[1] else ""
 
 
-def stats_chart(stats: list[tuple[float, float]], width: float = 620, height: float = 230) -> str:
-    """Mean and standard deviation over the blocks as two lines."""
+def stats_chart(stats: list[tuple[float, float]], width: float = 620) -> str:
+    """Mean and standard deviation over the blocks as two lines; about as high as the table beside it."""
     from eval.report.charts import line, svg, text, ticks
 
+    height = 240.0 if len(stats) <= 12 else 340.0
     left, right, top, bottom = 44.0, 118.0, 14.0, 34.0
     means, deviations = [mean for mean, _ in stats], [std for _, std in stats]
     high, low = max(*deviations, *means, 0.0) or 1.0, min(*means, 0.0)
@@ -172,7 +172,7 @@ def stats_chart(stats: list[tuple[float, float]], width: float = 620, height: fl
         parts.append(text(at(block, 0)[0], height - 14, str(block), "middle"))
     parts.append(text(width - right + 14, height - 14, "block"))
     ends = []
-    for name, values, colour in (("deviation", deviations, "var(--accent)"), ("mean", means, "var(--control)")):
+    for name, values, colour in (("std", deviations, "var(--accent)"), ("mean", means, "var(--control)")):
         points = [at(block, value) for block, value in enumerate(values)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
@@ -193,7 +193,7 @@ def stats_table(stats: list[tuple[float, float]]) -> str:
     """The same as figures; long tables run in two columns."""
     rows = [f"<tr><td>{block}<td>{_signed(mean, '.4f')}<td>{std:.4f}" for block, (mean, std) in enumerate(stats)]
     parts = [rows] if len(rows) <= 12 else [rows[: -(-len(rows) // 2)], rows[-(-len(rows) // 2) :]]
-    head = "<tr><th>block<th>mean<th>deviation"
+    head = "<tr><th>block<th>mean<th>std"
     return "<div class=tables>" + "".join(f"<table>{head}{''.join(part)}</table>" for part in parts) + "</div>"
 
 

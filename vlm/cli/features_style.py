@@ -17,6 +17,7 @@ main { max-width: 1180px; margin: 0 auto; padding: 64px 32px 88px; }
 h1 { font: 500 44px/1.12 var(--serif); letter-spacing: -.012em; margin: 8px 0 16px; overflow-wrap: anywhere; }
 h2 { font: 500 27px/1.25 var(--serif); margin: 0 0 14px; overflow-wrap: anywhere; }
 h3 { font-size: 14.5px; font-weight: 600; margin: 38px 0 12px; }
+h3 span { font-weight: 400; color: var(--soft); margin-left: 8px; }
 .overline { font-size: 12.5px; letter-spacing: .09em; text-transform: uppercase; color: var(--soft); margin: 0; }
 .lede { font-size: 17.5px; color: var(--soft); max-width: 46em; margin: 0 0 14px; text-wrap: pretty; }
 .lede b { font-weight: 600; } .r { color: #b8322a; } .g { color: #2b7d3f; } .b { color: #2b58b8; }
@@ -35,8 +36,9 @@ figcaption span { display: block; font-size: 12.5px; color: var(--soft); }
 .figures b { display: block; font: 500 23px/1.25 var(--serif); }
 .figures span { font-size: 13px; color: var(--soft); }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
-.maps, .screens { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 20px 18px;
+.maps, .screens { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 20px 18px;
   margin-top: 24px; }
+.maps.tall { grid-template-columns: repeat(auto-fill, minmax(150px, 170px)); }
 .pair.tall { grid-template-columns: repeat(2, minmax(0, 400px)); }
 .screens { margin-top: 0; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); }
 .screens.tall { grid-template-columns: repeat(auto-fit, minmax(200px, 260px)); }
@@ -64,7 +66,7 @@ code { font-family: var(--mono); font-size: .92em; }
 footer { margin-top: 72px; border-top: 1px solid var(--line); padding-top: 16px; font-size: 13px; color: var(--soft); }
 @media (max-width: 700px) {
   main { padding: 36px 16px 56px; } h1 { font-size: 32px; } dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: 9px; } .maps { grid-template-columns: 1fr 1fr; } .pair { gap: 8px; }
+  dd { margin-bottom: 9px; } .maps, .maps.tall { grid-template-columns: 1fr 1fr; } .pair { gap: 8px; }
 }
 @media print { figure { break-inside: avoid; } .controls, .switch { display: none; } }
 """
