@@ -227,7 +227,7 @@ def encoder_facts(encoder, source: str, load_seconds: float) -> dict[str, str]:
         "sizes": size,
         "attention": attention(config),
         "prefix tokens": f"{config.num_cls_tokens} class and {config.num_registers} register tokens; "
-        f"the summary is made of {', '.join(map(str, config.summary_idxs))}",
+        f"the summary is made of class tokens {', '.join(map(str, config.summary_idxs))}",
         "normalizers": normalizers(config),
         "adaptors": ", ".join(getattr(config, "adaptors", None) or {}) or "none loaded",
         "runs on": f"{device_name(encoder.device)}, weights in {str(encoder.dtype).removeprefix('torch.')}, "
@@ -265,21 +265,22 @@ def device_name(device: torch.device) -> str:
 
 
 def left_out(encoder) -> str:
-    """What of the checkpoint is not in the model, by reason."""
+    """What of the checkpoint is not in the model, by reason, and what loading noted."""
     report = getattr(encoder, "report", None)
     if report is None:
         return ""
+    notes = "".join(f"<p class=soft>{escape(note)}</p>" for note in getattr(report, "notes", ()))
     reasons: dict[str, list[str]] = {}
     for name, reason in report.left_out.items():
         reasons.setdefault(str(reason), []).append(name)
     if not reasons:
-        return "<p class=soft>Every weight of the checkpoint is in use.</p>"
+        return f"{notes}<p class=soft>Every weight of the checkpoint is in use.</p>"
     lists = "".join(
         f"<details><summary>{escape(reason)} <span class=soft>({len(names)} weights)</span></summary>"
         f"<p class=names>{escape(', '.join(names))}</p></details>"
         for reason, names in reasons.items()
     )
-    return f"<h3>Left out of the checkpoint</h3>{lists}"
+    return f"{notes}<h3>Left out of the checkpoint</h3>{lists}"
 
 
 def facts(items: dict[str, str]) -> str:

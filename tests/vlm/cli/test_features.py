@@ -253,6 +253,16 @@ def test_features_that_are_not_finite_are_named(place, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_loading_noted_is_on_the_page():
+    from vlm.cli.features_page import left_out
+
+    report = SimpleNamespace(notes=["windows were not trained <here>"], left_out={"a.weight": "why", "b.weight": "why"})
+    shown = left_out(SimpleNamespace(report=report))
+    assert "windows were not trained &lt;here&gt;" in shown and "(2 weights)" in shown and "a.weight, b.weight" in shown
+    assert "Every weight" in left_out(SimpleNamespace(report=SimpleNamespace(notes=[], left_out={})))
+    assert left_out(SimpleNamespace()) == ""
+
+
 def planner(step: int = 16, window: int | None = None, most: int | None = None) -> SimpleNamespace:
     config = SimpleNamespace(patch_size=16, vitdet_window_size=window, max_resolution=most, num_hidden_layers=32)
     return SimpleNamespace(
