@@ -9,9 +9,9 @@ import inspect
 import pkgutil
 from pathlib import Path
 
-from projectors.registry import build_projector, get_projector, num_tokens, projector_names
+from projectors.registry import build_projector, get_projector, num_tokens, project, projector_names
 
-__all__ = ["build_projector", "get_projector", "num_tokens", "projector_names", "static_source"]
+__all__ = ["build_projector", "get_projector", "num_tokens", "project", "projector_names", "static_source"]
 
 _NOT_PROJECTORS = ("components", "registry")
 
@@ -28,8 +28,9 @@ def static_source(projector_type: str) -> str:
         '"""Written on saving: the projector of this checkpoint. In the package this file finds all of them."""'
         "\n\nfrom pathlib import Path\n\n"
         f"from projectors.{module} import {cls.__name__}\n"
-        "from projectors.registry import build_projector, get_projector, num_tokens, projector_names\n\n"
-        f'__all__ = ["{cls.__name__}", "build_projector", "get_projector", "num_tokens", "projector_names"]\n\n\n'
+        "from projectors.registry import build_projector, get_projector, num_tokens, project, projector_names\n\n"
+        f'__all__ = ["{cls.__name__}", "build_projector", "get_projector", "num_tokens", "project", '
+        '"projector_names"]\n\n\n'
         "def static_source(projector_type: str) -> str:\n"
         '    """This very file: saving again keeps the same projector."""\n'
         '    return Path(__file__).read_text(encoding="utf-8")\n'

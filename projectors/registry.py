@@ -4,12 +4,17 @@ A projector is an `nn.Module` class with
 * `__init__(config: dict, d_vision: int, d_text: int)`,
 * `forward(features: (total_patches, D), grids: list[tuple[int, int]]) -> (total_tokens, D_llm)`, images end to end,
 * `defaults(d_vision: int, d_text: int) -> dict`: the complete projector config when the user says nothing,
-* `num_tokens(config: dict, grid_h: int, grid_w: int) -> int`: pure; the one source of truth for placeholder counts.
+* `num_tokens(config: dict, grid_h: int, grid_w: int) -> int`: pure; tokens of the patches.
+The functions below add what is the same for all of them: `config["summary_tokens"]` class tokens before each picture's
+own. Their `num_tokens` is the one source of truth for placeholder counts.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
+
+from projectors.summary_head import SummaryHead, place_before
 
 _PROJECTORS: dict[str, type[nn.Module]] = {}
 
@@ -39,11 +44,38 @@ def get_projector(name: str) -> type[nn.Module]:
     return _PROJECTORS[name]
 
 
-def build_projector(config: dict, d_vision: int, d_text: int) -> nn.Module:
-    """Instantiate the projector named by `config["type"]` between feature sizes `d_vision` and `d_text`."""
-    return get_projector(config["type"])(config, d_vision, d_text)
+def build_projector(config: dict, d_vision: int, d_text: int, d_summary: int | None = None) -> nn.Module:
+    """Instantiate the projector named by `config["type"]` between feature sizes `d_vision` and `d_text`.
+
+    With `config["summary_tokens"]` it gets a `summary_head` for class tokens of width `d_summary` (default `d_vision`).
+    """
+    projector = get_projector(config["type"])(config, d_vision, d_text)
+    if config.get("summary_tokens"):
+        projector.summary_head = SummaryHead(d_summary or d_vision, d_text)
+    return projector
 
 
 def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:
     """Language-model tokens for a grid of `grid_h` x `grid_w` patches (one image or one video tubelet)."""
-    return get_projector(config["type"]).num_tokens(config, grid_h, grid_w)
+    return config.get("summary_tokens", 0) + get_projector(config["type"]).num_tokens(config, grid_h, grid_w)
+
+
+def project(
+    projector: nn.Module,
+    config: dict,
+    features: torch.Tensor,
+    grids: list[tuple[int, int]],
+    summary: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """All tokens `(total, d_text)` of pictures laid end to end, as many each as `num_tokens` says.
+
+    Args:
+        features: (total_patches, d_vision). grids: of each picture.
+        summary: (pictures, summary_tokens, d_summary), where the config has such.
+    """
+    tokens = projector(features, grids)
+    extra = config.get("summary_tokens", 0)
+    if not extra:
+        return tokens
+    counts = [num_tokens(config, *grid) - extra for grid in grids]
+    return place_before(projector.summary_head(summary), tokens, counts)

@@ -1,6 +1,7 @@
 """Building an untrained model: an encoder, a fresh projector and a language model put together, tokens included."""
 
 import copy
+import logging
 
 import torch
 from transformers import (
@@ -12,14 +13,21 @@ from transformers import (
     RadioModel,
 )
 
+from encoders.adaptors import build_adaptors
+from encoders.radio_config import RadioEncoderConfig
 from encoders.radio_vision import RadioVisionModel
 from vlm.configuration_radio_vlm import SPECIAL_TOKENS, RadioVLMConfig
+from vlm.errors import RadioVLMError
 from vlm.image_processing_radio_vlm import RadioVLMImageProcessor
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 from vlm.processing_radio_vlm import RadioVLMProcessor
 from vlm.special_tokens import add_special_tokens, check_special_tokens, fit_embeddings
 
+logger = logging.getLogger(__name__)
+
 CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
+# What may be chosen for an encoder that has its weights already.
+VISION_OPTIONS = ("vitdet_window_size", "vitdet_num_global", "vitdet_num_windowed", "cpe_training", "pos_dropout")
 
 
 def build_vlm(
@@ -30,6 +38,8 @@ def build_vlm(
     geometry: dict | None = None,
     video: dict | None = None,
     special_tokens: dict[str, str] | None = None,
+    features: dict | None = None,
+    vision_options: dict | None = None,
 ) -> tuple[RadioVLMForConditionalGeneration, RadioVLMProcessor]:
     """Put the parts together.
 
@@ -37,8 +47,13 @@ def build_vlm(
     `torch.device("meta")` included. The tokenizer is copied before tokens are added.
 
     Args:
+        vision: a `RadioEncoder`, a `RadioVisionModel`, transformers' `RadioModel`, or a config of any of them. Teacher
+            heads are dropped, nothing here reads them; normalizers, final norm and windows stay.
         projector: overrides of the projector's defaults, `{"type": ...}` chooses another one.
         geometry, video, special_tokens: overrides, see `RadioVLMConfig`.
+        features: which features of the encoder are used, `RadioVLMConfig.vision_features`.
+        vision_options: changes of the encoder's config that need no other weights, see `VISION_OPTIONS`.
+            `cpe_training` is off unless it is named here.
     """
     tokenizer = copy.deepcopy(tokenizer)
     strings = {**SPECIAL_TOKENS, **(special_tokens or {})}
@@ -53,9 +68,9 @@ def build_vlm(
     _check_tie(text)
     fit_embeddings(text, before, len(tokenizer), sorted(set(tokenizer.get_vocab().values()) - known))
     if isinstance(vision, PreTrainedConfig):
-        vision = RadioVisionModel._from_config(copy.deepcopy(vision))
-    elif not isinstance(vision, RadioVisionModel):
-        vision = adopt_radio(vision)
+        vision = RadioVisionModel._from_config(tower_config(vision, vision_options))
+    else:
+        vision = adopt_radio(vision, vision_options)
 
     config = RadioVLMConfig(
         vision_config=vision.config,
@@ -64,6 +79,7 @@ def build_vlm(
         geometry=geometry,
         video=video,
         special_tokens=strings,
+        vision_features=features,
         **{f"{role}_token_id": token for role, token in ids.items()},
     )
     model = RadioVLMForConditionalGeneration(config, vision_model=vision, language_model=text)
@@ -90,10 +106,37 @@ def load_vlm(path: str, **kwargs) -> tuple[RadioVLMForConditionalGeneration, Rad
     return model, processor
 
 
-def adopt_radio(native: RadioModel) -> RadioVisionModel:
-    """The same model, with the forward of `RadioVisionModel`."""
-    native.__class__ = RadioVisionModel
-    return native.widen()
+def tower_config(config: RadioConfig, options: dict | None = None) -> RadioEncoderConfig:
+    """Config of a VLM's encoder: a copy in the wider form, without teacher heads, with `options` (`VISION_OPTIONS`)."""
+    unknown = sorted(set(options or {}) - set(VISION_OPTIONS))
+    if unknown:
+        raise RadioVLMError(f"unknown vision options {', '.join(unknown)}; known: {', '.join(VISION_OPTIONS)}")
+    wide = RadioEncoderConfig.of(config)
+    if wide.adaptors:
+        logger.info("teacher heads stay behind, a language model has no use for them: %s", ", ".join(wide.adaptors))
+    values = {key: value for key, value in wide.to_dict().items() if key != "model_type"}
+    # a native config says nothing of the schedule, which the options may name for the window they ask for
+    schedule = {name: getattr(wide, name) for name in ("vitdet_num_global", "vitdet_num_windowed")}
+    try:
+        new = RadioEncoderConfig(**{**values, **schedule, "adaptors": None, "cpe_training": False, **(options or {})})
+    except ValueError as error:
+        raise RadioVLMError(f"vision encoder: {error}") from error
+    new._attn_implementation = config._attn_implementation
+    return new
+
+
+def adopt_radio(model: RadioModel, options: dict | None = None) -> RadioVisionModel:
+    """The same model, weights and all, as the `RadioVisionModel` of a VLM; see `tower_config`."""
+    config, old, is_native = tower_config(model.config, options), model.config, not isinstance(model, RadioVisionModel)
+    for module in model.modules():
+        if getattr(module, "config", None) is old:  # one object for all, or set_attn_implementation would miss some
+            module.config = config
+    model.__class__ = RadioVisionModel
+    if is_native:
+        model.extend()
+    model.adaptors = build_adaptors(config)
+    model.embeddings.cpe_training, model.embeddings.pos_dropout = config.cpe_training, config.pos_dropout
+    return model.train(model.training)
 
 
 def _set_generation_config(

@@ -3,30 +3,59 @@
 Fields that must fit each other are checked here, where the config is built, so that nothing fails hours later.
 """
 
-from transformers import AutoConfig, PreTrainedConfig
+import logging
+import math
+
+from transformers import AutoConfig, PreTrainedConfig, RadioConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from encoders.radio_config import RadioEncoderConfig
 from projectors.components import get_projector
 from vlm.errors import RadioVLMError
 from vlm.fingerprint import geometry_fingerprint
 from vlm.geometry import check_geometry
 from vlm.migrations import FORMAT_VERSION, migrate_config
+from vlm.vision_features import check_features, feature_width
+
+logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
 VIDEO = {"max_frames": 8, "fps": 2.0, "max_num_patches": None, "frame_labels": True}
 
 
-def _sub_config(value: dict | PreTrainedConfig | None, name: str, default_type: str) -> PreTrainedConfig:
+def _vision_config(value: dict | PreTrainedConfig | None) -> RadioEncoderConfig:
+    """The encoder's config in its wider form, itself if it has that already; teacher heads stay behind."""
+    if isinstance(value, PreTrainedConfig):
+        values, model_type = None, value.model_type
+    else:
+        values = dict(value or {})
+        values.pop("auto_map", None)
+        model_type = values.pop("model_type", "radio")
+    if model_type not in (RadioConfig.model_type, RadioEncoderConfig.model_type):
+        raise RadioVLMError(f"vision_config: model type {model_type!r} is no RADIO encoder")
+    try:
+        config = RadioEncoderConfig.of(value) if values is None else RadioEncoderConfig(**values)
+        if config.adaptors:  # nothing in this model reads them, and unused parameters make ranks wait
+            logger.info("teacher heads stay behind: %s", ", ".join(config.adaptors))
+            kept = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "adaptors")}
+            attention, config = config._attn_implementation, RadioEncoderConfig(**kept)
+            config._attn_implementation = attention
+    except ValueError as error:
+        raise RadioVLMError(f"vision_config: {error}") from error
+    return config
+
+
+def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     """A native config from a dict; never one that would need code from a checkpoint."""
     if isinstance(value, PreTrainedConfig):
         return value
     value = dict(value or {})
     value.pop("auto_map", None)  # nested remote code never inherits the trust given to this checkpoint
-    model_type = value.pop("model_type", default_type)
+    model_type = value.pop("model_type", "nemotron_h")
     if model_type not in CONFIG_MAPPING:
         raise RadioVLMError(
-            f"{name}: model type {model_type!r} is not part of transformers, and code nested in a checkpoint is never "
-            "run; register its classes with AutoConfig and AutoModel first, or use a native model"
+            f"text_config: model type {model_type!r} is not part of transformers, and code nested in a checkpoint is "
+            "never run; register its classes with AutoConfig and AutoModel first, or use a native model"
         )
     return CONFIG_MAPPING[model_type](**value)
 
@@ -35,22 +64,25 @@ class RadioVLMConfig(PreTrainedConfig):
     r"""Configuration of `RadioVLMForConditionalGeneration`.
 
     Args:
-        vision_config: `RadioConfig` or its dict.
+        vision_config: `RadioEncoderConfig`, native `RadioConfig`, or a dict of either. Positions are those of
+            evaluation in training too, as in the released VLMs, unless its `cpe_training` is set.
         text_config: config of any causal language model of transformers, or its dict.
         projector_config: see the projector's own file; missing keys take its defaults.
         image_token_id, video_token_id: placeholders, one per projected token.
         image_start_token_id, image_end_token_id: wrap every picture; optional.
         special_tokens: the string of each role, by which the ids were looked up.
-        geometry: `mode` "dynamic" | "fixed", `patch_size`, `multiple` (grid sides are multiples of it),
+        geometry: `mode` "dynamic" | "fixed", `patch_size`, `multiple` (grid sides are multiples of it; default: the
+            smallest number that the projector's `downsample` and the encoder's `vitdet_window_size` divide),
             `min_num_patches`, `max_num_patches`, `size` [h, w] in pixels (fixed only).
         video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet: 1 or that of `vision_config`),
             `max_num_patches` per frame (None: as images), `frame_labels` (whether text announces each frame).
+        vision_features: which of the encoder's features go to the projector, see `vision_features.py`.
         format_version: version of the checkpoint layout, see `migrations.py`.
         tie_word_embeddings: as in the language model; taken from `text_config`.
     """
 
     model_type = "radio_vlm"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+    sub_configs = {"vision_config": RadioEncoderConfig, "text_config": AutoConfig}
     keys_to_ignore_at_inference = ["past_key_values", "image_hidden_states"]
 
     def __init__(
@@ -65,26 +97,35 @@ class RadioVLMConfig(PreTrainedConfig):
         special_tokens: dict[str, str] | None = None,
         geometry: dict | None = None,
         video: dict | None = None,
+        vision_features: dict | None = None,
         format_version: int = FORMAT_VERSION,
         tie_word_embeddings: bool | None = None,
         **kwargs,
     ) -> None:
-        self.vision_config = _sub_config(vision_config, "vision_config", "radio")
-        self.text_config = _sub_config(text_config, "text_config", "nemotron_h")
+        self.vision_config = _vision_config(vision_config)
+        self.text_config = _text_config(text_config)
+        try:
+            self.vision_features = check_features(vision_features, self.vision_config.num_hidden_layers)
+        except ValueError as error:
+            raise RadioVLMError(str(error)) from error
         projector = get_projector((projector_config or {}).get("type", "pixel_shuffle"))
-        defaults = projector.defaults(self.vision_config.hidden_size, self.text_config.hidden_size)
+        width = feature_width(self.vision_features, self.vision_config.hidden_size)
+        defaults = projector.defaults(width, self.text_config.hidden_size)
+        if self.vision_features["summary"]:
+            defaults["summary_tokens"] = len(self.vision_config.summary_idxs)
         self.projector_config = {**defaults, **(projector_config or {})}
         self.image_token_id = image_token_id
         self.video_token_id = video_token_id
         self.image_start_token_id = image_start_token_id
         self.image_end_token_id = image_end_token_id
         self.special_tokens = {**SPECIAL_TOKENS, **(special_tokens or {})}
-        downsample = self.projector_config.get("downsample", 1)
-        derived = {"patch_size": self.vision_config.patch_size, "multiple": downsample}
+        derived = {"patch_size": self.vision_config.patch_size, "multiple": self.grid_multiple}
         try:
             self.geometry = check_geometry({**derived, **(geometry or {})})
         except ValueError as error:
-            raise RadioVLMError(str(error)) from error
+            window = self.vision_config.vitdet_window_size
+            cause = f" (vision_config.vitdet_window_size is {window} patches)" if window else ""
+            raise RadioVLMError(f"{error}{cause}") from error
         tubelet = {"temporal_patch_size": getattr(self.vision_config, "video_temporal_patch_size", None) or 1}
         self.video = {**VIDEO, **tubelet, **(video or {})}
         self.format_version = format_version
@@ -110,6 +151,25 @@ class RadioVLMConfig(PreTrainedConfig):
                 f"geometry['multiple'] ({geometry['multiple']}) must be a multiple of projector_config['downsample'] "
                 f"({downsample}): leave it out of geometry, or set projector_config['odd_grids'] to 'pad'"
             )
+        window, budget = vision.vitdet_window_size, self.video["max_num_patches"]
+        if window and geometry["multiple"] % window:
+            raise RadioVLMError(
+                f"geometry['multiple'] ({geometry['multiple']}) must be a multiple of vision_config.vitdet_window_size "
+                f"({window}): leave it out of geometry"
+            )
+        if window and budget and budget < geometry["multiple"] ** 2:
+            raise RadioVLMError(
+                f"video['max_num_patches'] ({budget}) is too small for one frame: with "
+                f"vision_config.vitdet_window_size {window} the sides of a grid are multiples of "
+                f"{geometry['multiple']}; raise it to at least {geometry['multiple'] ** 2}"
+            )
+        summary = len(vision.summary_idxs) if self.vision_features["summary"] else 0
+        if projector.get("summary_tokens", 0) != summary:
+            raise RadioVLMError(
+                f"projector_config['summary_tokens'] ({projector.get('summary_tokens', 0)}) contradicts "
+                f"vision_features['summary'] ({self.vision_features['summary']}, so {summary} tokens): leave it out of "
+                "projector_config"
+            )
         frames, built = self.video["temporal_patch_size"], getattr(vision, "video_temporal_patch_size", None) or 1
         if frames not in (1, built):
             raise RadioVLMError(
@@ -128,6 +188,11 @@ class RadioVLMConfig(PreTrainedConfig):
     def to_dict(self) -> dict:
         """Without the private note of the version this config was read from."""
         return {key: value for key, value in super().to_dict().items() if key != "_written_in_format"}
+
+    @property
+    def grid_multiple(self) -> int:
+        """Sides of a grid that projector and encoder both take are multiples of this."""
+        return math.lcm(self.projector_config.get("downsample", 1), self.vision_config.vitdet_window_size or 1)
 
     @property
     def fingerprint(self) -> str:

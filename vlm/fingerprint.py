@@ -26,5 +26,7 @@ def geometry_fingerprint(geometry: dict, projector_config: dict, video: dict | N
         "temporal_patch_size": (video or {}).get("temporal_patch_size", 1),
         "token_ids": {role: int(token_ids[role]) for role in ("image", "video")},
     }
+    if projector_config.get("summary_tokens"):  # only then, so that fingerprints of other models stay what they were
+        facts["projector"]["summary_tokens"] = projector_config["summary_tokens"]
     text = json.dumps(facts, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}:{text}"

@@ -6,14 +6,15 @@ A checkpoint of a *newer* version than this code knows is refused with the fix i
 
 * 0: drafts without `format_version`; projector weights named as in NVIDIA's Nemotron Nano V2 VL (`mlp1.0/1/3`),
   the placeholder id named `img_context_token_id`, shuffle settings at the top level.
-* 1: current.
+* 1: before `vision_features` and encoders beyond the native class; all of it reads as the last block's features.
+* 2: current. Older code would have ignored `vision_features` in silence, hence the step.
 """
 
 from collections.abc import Callable
 
 from vlm.errors import RadioVLMError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def _from_0(config: dict) -> dict:
@@ -31,7 +32,11 @@ def _from_0(config: dict) -> dict:
     return config
 
 
-CONFIG_STEPS: dict[int, Callable[[dict], dict]] = {0: _from_0}
+def _from_1(config: dict) -> dict:
+    return dict(config)
+
+
+CONFIG_STEPS: dict[int, Callable[[dict], dict]] = {0: _from_0, 1: _from_1}
 WEIGHT_RENAMES: dict[int, dict[str, str]] = {
     0: {
         r"^mlp1\.0\.": "multi_modal_projector.layer_norm.",

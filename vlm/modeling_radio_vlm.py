@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from encoders.radio_vision import RadioVisionModel
-from projectors.components import build_projector, num_tokens, static_source
+from projectors.components import build_projector, num_tokens, project, static_source
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.errors import RadioVLMError
 from vlm.generation_radio_vlm import PackedGenerationMixin
@@ -21,6 +21,7 @@ from vlm.quantized_loading import leave_vision_alone
 from vlm.self_contained import SelfContainedMixin
 from vlm.text_backbone import accepts, prepare_text_backbone
 from vlm.token_loss import loss_and_outputs
+from vlm.vision_features import feature_width, picture_features
 from vlm.visual_tokens import check_counts, gather_features, has_media, placeholder_masks, scatter_features
 
 
@@ -60,7 +61,10 @@ class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     # What stays float32 when a checkpoint is opened in half precision; norms compute in float32 by themselves.
-    _keep_in_fp32_modules_strict = ["input_conditioner", "position_embedding", "A_log", "dt_bias", "mixer.D"]
+    _keep_in_fp32_modules_strict = [
+        "input_conditioner", "position_embedding", "feature_normalizer", "intermediate_normalizer",
+        "A_log", "dt_bias", "mixer.D",
+    ]  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
@@ -127,8 +131,9 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
             language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         self.vision_model = vision_model
         text_width = config.text_config.hidden_size
+        width = config.vision_config.hidden_size
         self.multi_modal_projector = build_projector(
-            config.projector_config, config.vision_config.hidden_size, text_width
+            config.projector_config, feature_width(config.vision_features, width), text_width, d_summary=width
         )
         self.language_model = prepare_text_backbone(language_model)
         self._is_stateful = bool(getattr(language_model, "_is_stateful", False))
@@ -188,9 +193,11 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         pixels, tubelets = (None if x is None else x.to(device) for x in (pixel_values, pixel_values_videos))
         if tubelets is not None and self.config.video["temporal_patch_size"] == 1:
             pixels, tubelets = tubelets if pixels is None else torch.cat([pixels, tubelets]), None
-        features = self.vision_model(pixels, tubelets=tubelets, grids=images + videos).features
-        features = features.to(next(self.multi_modal_projector.parameters()).dtype)
-        tokens = self.multi_modal_projector(features, images + videos)
+        grids, projector = images + videos, self.multi_modal_projector
+        features, summary = picture_features(self.vision_model, self.config.vision_features, pixels, tubelets, grids)
+        dtype = next(projector.parameters()).dtype
+        summary = None if summary is None else summary.to(dtype)
+        tokens = project(projector, self.config.projector_config, features.to(dtype), grids, summary)
         count = sum(self.tokens_per_picture(image_grid_hw))
         return tokens[:count] if images else None, tokens[count:] if videos else None
 
@@ -217,7 +224,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
     def _idle_media(self) -> torch.Tensor:
         """Zero, computed through encoder and projector: a text-only training batch makes the same calls as others, so
         that every parameter gets a gradient and no rank waits."""
-        side = self.config.projector_config.get("downsample", 1)
+        side = self.config.grid_multiple
         vision = self.config.vision_config
         pixels = torch.zeros(side * side, vision.patch_dim, device=self.vision_model.summary_idxs.device)
         features, _ = self.encode_media(pixels, torch.tensor([[side, side]]))

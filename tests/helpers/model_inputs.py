@@ -1,8 +1,9 @@
 """The model at its smallest and batches made by hand: no tokenizer, no pictures, only ids, grids and random patches."""
 
 import torch
-from transformers import CONFIG_MAPPING, RadioConfig
+from transformers import CONFIG_MAPPING
 
+from encoders.radio_config import RadioEncoderConfig
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 
@@ -29,14 +30,28 @@ def text_config(family: str = "nemotron_h", **options):
 
 
 def tiny_config(family: str = "nemotron_h", tubelet: int | None = None, **options) -> RadioVLMConfig:
-    """Model config; options of the text part are prefixed with `text_`."""
-    text = {key.removeprefix("text_"): options.pop(key) for key in list(options) if key.startswith("text_")}
-    vision = RadioConfig(
+    """Model config; options of the text part are prefixed with `text_`, those of the encoder with `tower_`."""
+    text, tower = (
+        {key.removeprefix(prefix): options.pop(key) for key in list(options) if key.startswith(prefix)}
+        for prefix in ("text_", "tower_")
+    )
+    sizes = dict(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_img_size=64, num_cls_tokens=1, num_registers=1,
         summary_idxs=[0], initializer_range=0.15, patch_size=4, video_temporal_patch_size=tubelet,
     )  # fmt: skip
+    vision = RadioEncoderConfig(**{**sizes, **tower})
     ids = dict(image_token_id=IMAGE, video_token_id=VIDEO)
     return RadioVLMConfig(vision, text_config(family, **text), **{**ids, **options})
+
+
+# Everything an encoder may bring along at once, in a tower of four blocks: windows, PHI-S, features of blocks,
+# class tokens. Of each picture two tokens more than its patches give.
+EVERYTHING = dict(
+    tower_num_hidden_layers=4, tower_num_cls_tokens=3, tower_summary_idxs=[0, 2], tower_vitdet_window_size=2,
+    tower_vitdet_num_global=2, tower_feature_normalizer=True, tower_intermediate_normalizer={"rot_per_layer": False},
+    tower_final_norm=True, tower_patch_bias=True,
+    vision_features={"layers": [1, 2], "aggregation": "dense", "summary": True, "normalize": "layer_norm"},
+)  # fmt: skip
 
 
 def tiny_model(family: str = "nemotron_h", seed: int = 0, **options) -> RadioVLMForConditionalGeneration:
@@ -46,11 +61,16 @@ def tiny_model(family: str = "nemotron_h", seed: int = 0, **options) -> RadioVLM
     with torch.no_grad():  # zero-initialised biases and unit norms hide mistakes
         for parameter in model.multi_modal_projector.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        tower = model.vision_model
+        for normalizer in (tower.feature_normalizer, tower.intermediate_normalizer):
+            for buffer in normalizer.buffers() if normalizer is not None else ():
+                buffer.add_(torch.randn_like(buffer) * 0.1)
     return model
 
 
-def sample(*parts, seed: int = 0, tubelet: int = 1) -> dict:
-    """One sample: an int is that many text tokens, (h, w) an image of that grid, (t, h, w) a video."""
+def sample(*parts, seed: int = 0, tubelet: int = 1, summary: int = 0) -> dict:
+    """One sample: an int is that many text tokens, (h, w) an image of that grid, (t, h, w) a video; each picture has
+    `summary` tokens beside those of its patches."""
     made = torch.Generator().manual_seed(seed)
     ids, types, images, videos = [], [], [], []
     for part in parts:
@@ -58,12 +78,13 @@ def sample(*parts, seed: int = 0, tubelet: int = 1) -> dict:
             ids += torch.randint(10, VOCABULARY, (part,), generator=made).tolist()
             types += [0] * part
         else:
-            tokens = part[-1] * part[-2] // 4 * (part[0] if len(part) == 3 else 1)
+            pictures, patches = part[0] if len(part) == 3 else 1, part[-1] * part[-2]
+            tokens = (patches // 4 + summary) * pictures
             kind = 1 if len(part) == 2 else 2
             ids += [IMAGE if kind == 1 else VIDEO] * tokens
             types += [kind] * tokens
             width = 48 * (tubelet if kind == 2 else 1)
-            pixels = torch.rand(tokens * 4, width, generator=made)
+            pixels = torch.rand(patches * pictures, width, generator=made)
             (images if kind == 1 else videos).append((pixels, part))
     return {"ids": ids, "types": types, "images": images, "videos": videos}
 
@@ -92,7 +113,7 @@ def batch(*samples: dict, side: str = "left") -> dict:
     return out
 
 
-def mixed_samples(tubelet: int = 1) -> list[dict]:
+def mixed_samples(tubelet: int = 1, summary: int = 0) -> list[dict]:
     """Images and videos in any order, several of each, an image late, and text only."""
     parts = [
         (2, (2, 4), 3),
@@ -101,4 +122,4 @@ def mixed_samples(tubelet: int = 1) -> list[dict]:
         (1, (2, 2), (4, 4), 5, (1, 4, 2), 2),
         (3, (3, 2, 2), 4),
     ]
-    return [sample(*part, seed=seed, tubelet=tubelet) for seed, part in enumerate(parts)]
+    return [sample(*part, seed=seed, tubelet=tubelet, summary=summary) for seed, part in enumerate(parts)]

@@ -12,6 +12,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.helpers.model_inputs import batch, mixed_samples, sample, tiny_config, tiny_model
 from vlm.errors import RadioVLMError
+from vlm.migrations import FORMAT_VERSION
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 from vlm.quantized_loading import leave_vision_alone
 
@@ -73,15 +74,15 @@ def test_prefixes_of_weight_names_are_fixed(folder):
     assert set(load_file(folder / "model.safetensors")) == set(tiny_model(tubelet=2).state_dict())
 
 
-@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("version", range(FORMAT_VERSION + 1))
 def test_old_checkpoints_still_open(version, tmp_path):
     old = FIXTURES / f"checkpoint_v{version}"
     want = load_file(old / "expected.safetensors")["logits"]
-    inputs = batch(*mixed_samples())
+    inputs = batch(*mixed_samples(summary=2 if version == 2 else 0))
     for opened in (open_model(old), AutoModel.from_pretrained(old)):
         torch.testing.assert_close(logits(opened, inputs)[:, -1], want, atol=1e-5, rtol=1e-4)
     opened.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == FORMAT_VERSION
     torch.testing.assert_close(logits(open_model(tmp_path), inputs)[:, -1], want, atol=1e-5, rtol=1e-4)
 
 
