@@ -41,6 +41,7 @@ class LoadReport:
         origin: the file, folder or id. kind: "native", "ours", "remote_code" or "hub". release: its name, if known.
         used: number of weights in the model.
         left_out: weight of the checkpoint → why it is not in the model.
+        heads_left_out: teachers whose heads are among these.
         notes: anything else worth knowing.
     """
 
@@ -49,6 +50,7 @@ class LoadReport:
     release: str | None
     used: int
     left_out: dict[str, str] = field(default_factory=dict)
+    heads_left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -70,8 +72,10 @@ def build_encoder(
     windows: tuple[int | None, int | None, int | None],
     dtype: torch.dtype | str | None,
     attn_implementation: str | None,
+    read: bool = True,
 ) -> tuple[RadioVisionModel, LoadReport]:
-    """Plan everything, refuse what does not fit, and only then read the weights."""
+    """Plan everything, refuse what does not fit, and only then read the weights (or not: `read=False` gives the model
+    on the meta device)."""
     args, origin = checkpoint.args, checkpoint.origin
     refuse_unsupported(args.get("model"), origin)
     release = find_release(checkpoint.config.get("version"), source, checkpoint.name)
@@ -109,12 +113,16 @@ def build_encoder(
     _check_fit(origin, {name: shape for name, shape in expected.items() if name not in fixed}, shapes)
     reasons = dict(left_out(folded, teachers))
     reasons |= {weights.source(name).name: _why_unused(name, asked) for name in weights if name not in expected}
+    heads = [name for name in held_adaptors(shapes) if name not in (config.adaptors or {})]
+    report = LoadReport(origin, checkpoint.kind, release, len(expected), reasons, heads, notes)
+    model.eval()
+    if not read:
+        return model, report
     state = _read(origin, expected, weights, _dtype(dtype, args, weights)) | fixed
     model.load_state_dict(state, strict=True, assign=True)
-    model.eval()
     for note in notes:
         logger.warning("%s: %s", origin, note)
-    return model, LoadReport(origin, checkpoint.kind, release, len(state), reasons, notes)
+    return model, report
 
 
 def _backbone_config(

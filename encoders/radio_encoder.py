@@ -4,12 +4,15 @@
     out = encoder(pixel_values)      # out.summary, out.features, out.adaptors["siglip2-g"].features
 """
 
+from pathlib import Path
+
 import torch
 
 from encoders.checkpoint_loading import LoadReport, build_encoder
-from encoders.checkpoint_sources import open_checkpoint
+from encoders.checkpoint_sources import RadioCheckpoint, open_checkpoint
 from encoders.errors import RadioCheckpointError
 from encoders.radio_vision import RadioEncoderOutput, RadioVisionModel
+from encoders.versions import RELEASES, find_release
 
 
 class RadioEncoder(RadioVisionModel):
@@ -27,6 +30,7 @@ class RadioEncoder(RadioVisionModel):
         vitdet_num_windowed: int | None = None,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
+        weights: bool = True,
         **hub,
     ) -> "RadioEncoder":
         """Open a checkpoint, in evaluation mode.
@@ -39,6 +43,7 @@ class RadioEncoder(RadioVisionModel):
             vitdet_num_global, vitdet_num_windowed: instead of the release's own schedule.
             dtype: of the weights; None: as the checkpoint says. Conditioning, positions and normalizers stay float32.
             attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
+            weights: False for a model on the meta device: everything is checked, no weight is read.
             **hub: `revision`, `cache_dir`, `token`, `local_files_only`, `subfolder`, as everywhere in transformers.
 
         Raises:
@@ -47,10 +52,10 @@ class RadioEncoder(RadioVisionModel):
         for ignored in ("config", "trust_remote_code", "torch_dtype"):  # what the Auto classes pass along
             value = hub.pop(ignored, None)
             dtype = dtype if ignored != "torch_dtype" else dtype or value
-        checkpoint = open_checkpoint(str(source), **hub)
+        checkpoint = _with_heads(open_checkpoint(str(source), **hub), str(source), adaptors, hub)
         asked = [adaptors] if isinstance(adaptors, str) else adaptors
         windows = (vitdet_window_size, vitdet_num_global, vitdet_num_windowed)
-        model, report = build_encoder(cls, checkpoint, str(source), asked, windows, dtype, attn_implementation)
+        model, report = build_encoder(cls, checkpoint, str(source), asked, windows, dtype, attn_implementation, weights)
         model.report = report
         return model
 
@@ -86,3 +91,16 @@ class RadioEncoder(RadioVisionModel):
                 "(pass adaptors=[...] to from_pretrained)"
             )
         return load_text_tower(adaptor, source)
+
+
+def _with_heads(
+    checkpoint: RadioCheckpoint, source: str, adaptors: list[str] | str | None, hub: dict
+) -> RadioCheckpoint:
+    """A release's repository holds the backbone as safetensors and the teacher heads in a torch.hub file beside it: that
+    file instead, where heads are asked for and the weights have none."""
+    release = RELEASES.get(find_release(source))
+    remote = not Path(source).expanduser().exists() and "filename" not in hub
+    held = any("adaptors." in name for name in checkpoint.tensors)
+    if held or not (adaptors and remote and release and release.file):
+        return checkpoint
+    return open_checkpoint(source, filename=release.file, **hub)
