@@ -96,8 +96,8 @@ class RadioEncoder(RadioVisionModel):
 def _with_heads(
     checkpoint: RadioCheckpoint, source: str, adaptors: list[str] | str | None, hub: dict
 ) -> RadioCheckpoint:
-    """A release's repository holds the backbone as safetensors and the teacher heads in a torch.hub file beside it: that
-    file instead, where heads are asked for and the weights have none."""
+    """A release keeps its backbone as safetensors and its teacher heads in a torch.hub file beside it: that file,
+    where heads are asked for and the weights have none."""
     release = RELEASES.get(find_release(source))
     remote = not Path(source).expanduser().exists() and "filename" not in hub
     held = any("adaptors." in name for name in checkpoint.tensors)

@@ -13,7 +13,8 @@ class Release:
     """One released version.
 
     Attributes:
-        patch_size: pixels a side. max_resolution, preferred_resolution: pixels a side; advice, never enforced.
+        patch_size: pixels a side. max_resolution, preferred_resolution: pixels a side; advice, never enforced. None:
+            not published where we looked.
         hub_id: repository that holds it; None where we know of none with this version alone.
         file: name of its torch.hub file there.
         vitdet: whether it was trained with windows.
@@ -21,9 +22,9 @@ class Release:
         unsupported: why it cannot be opened, if it cannot.
     """
 
-    patch_size: int = 16
-    max_resolution: int = 2048
-    preferred_resolution: int = 512
+    patch_size: int | None = 16
+    max_resolution: int | None = 2048
+    preferred_resolution: int | None = 512
     hub_id: str | None = None
     file: str | None = None
     vitdet: bool = True
@@ -55,7 +56,14 @@ RELEASES: dict[str, Release] = {
         vitdet_num_global=4, hub_id="nvidia/C-RADIOv4-SO400M", file="c-radio_v4-so400m_half.pth.tar"
     ),
     "c-radio_v4-h": Release(vitdet_num_global=4, hub_id="nvidia/C-RADIOv4-H", file="c-radio_v4-h_half.pth.tar"),
-    "c-radio_v4-1d-h": Release(vitdet=False, hub_id="nvidia/C-RADIOv4-1D-H", unsupported=RADIO_1D),
+    "c-radio_v4-1d-h": Release(
+        patch_size=None,
+        max_resolution=None,
+        preferred_resolution=None,
+        vitdet=False,
+        hub_id="nvidia/C-RADIOv4-1D-H",
+        unsupported=RADIO_1D,
+    ),
 }
 
 
@@ -79,3 +87,17 @@ def find_release(*names: str | None) -> str | None:
         if fitting:
             return max(fitting, key=len)
     return None
+
+
+def table_rows() -> list[str]:
+    """The releases as rows of a Markdown table: name, patch, resolutions, windows."""
+    rows = []
+    for name, release in RELEASES.items():
+        schedule = f"{release.vitdet_num_global} global blocks"
+        if release.vitdet_num_windowed:
+            schedule = f"{release.vitdet_num_windowed} windowed blocks between global ones"
+        windows = schedule if release.vitdet else "not trained with them"
+        windows = windows if release.unsupported is None else "not supported yet"
+        sizes = f"{release.max_resolution}, {release.preferred_resolution}" if release.max_resolution else "–"
+        rows.append(f"| {name} | {release.patch_size or '–'} | {sizes} | {windows} |")
+    return rows
