@@ -10,6 +10,8 @@ from functools import partial
 
 from transformers import RadioConfig
 
+from encoders.radio_config import RadioEncoderConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisionPreset:
@@ -29,13 +31,16 @@ class VisionPreset:
 VISION_PRESETS: dict[str, VisionPreset] = {
     "C-RADIOv4-H": VisionPreset(
         hub_id="nvidia/C-RADIOv4-H",
-        config=partial(RadioConfig, num_cls_tokens=3, num_registers=7, summary_idxs=[0, 1]),
+        config=partial(
+            RadioEncoderConfig, version="c-radio_v4-h", num_cls_tokens=3, num_registers=7, summary_idxs=[0, 1]
+        ),
         parameters=651_727_360,
     ),
     "C-RADIOv4-SO400M": VisionPreset(
         hub_id="nvidia/C-RADIOv4-SO400M",
         config=partial(
-            RadioConfig,
+            RadioEncoderConfig,
+            version="c-radio_v4-so400m",
             hidden_size=1152,
             num_hidden_layers=27,
             num_attention_heads=16,
@@ -48,7 +53,9 @@ VISION_PRESETS: dict[str, VisionPreset] = {
     ),
     "C-RADIOv2-VLM-H": VisionPreset(
         hub_id="nvidia/C-RADIOv2-VLM-H",
-        config=partial(RadioConfig, num_cls_tokens=4, num_registers=4, summary_idxs=[0, 1, 2]),
+        config=partial(
+            RadioEncoderConfig, version="c-radio_v2-vlm-h", num_cls_tokens=4, num_registers=4, summary_idxs=[0, 1, 2]
+        ),
         parameters=651_724_800,
     ),
     "tiny": VisionPreset(

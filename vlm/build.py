@@ -16,6 +16,7 @@ from transformers import (
 from encoders.adaptors import build_adaptors
 from encoders.radio_config import RadioEncoderConfig
 from encoders.radio_vision import RadioVisionModel
+from encoders.versions import RELEASES
 from vlm.configuration_radio_vlm import SPECIAL_TOKENS, RadioVLMConfig
 from vlm.errors import RadioVLMError
 from vlm.image_processing_radio_vlm import RadioVLMImageProcessor
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
 # What may be chosen for an encoder that has its weights already.
-VISION_OPTIONS = ("vitdet_window_size", "vitdet_num_global", "vitdet_num_windowed", "cpe_training", "pos_dropout")
+SCHEDULE = ("vitdet_num_global", "vitdet_num_windowed")
+VISION_OPTIONS = ("vitdet_window_size", *SCHEDULE, "cpe_training", "pos_dropout")
 
 
 def build_vlm(
@@ -115,10 +117,11 @@ def tower_config(config: RadioConfig, options: dict | None = None) -> RadioEncod
     if wide.adaptors:
         logger.info("teacher heads stay behind, a language model has no use for them: %s", ", ".join(wide.adaptors))
     values = {key: value for key, value in wide.to_dict().items() if key != "model_type"}
-    # a native config says nothing of the schedule, which the options may name for the window they ask for
-    schedule = {name: getattr(wide, name) for name in ("vitdet_num_global", "vitdet_num_windowed")}
+    schedules = [options or {}, vars(wide), vars(RELEASES[wide.version]) if wide.version in RELEASES else {}]
+    schedule = next((said for said in schedules if any(said.get(name) for name in SCHEDULE)), {})
+    values |= {"adaptors": None, "cpe_training": False} | {name: schedule.get(name) for name in SCHEDULE}
     try:
-        new = RadioEncoderConfig(**{**values, **schedule, "adaptors": None, "cpe_training": False, **(options or {})})
+        new = RadioEncoderConfig(**{**values, **(options or {})})
     except ValueError as error:
         raise RadioVLMError(f"vision encoder: {error}") from error
     new._attn_implementation = config._attn_implementation

@@ -6,6 +6,7 @@ import platform
 import textwrap
 from pathlib import Path
 
+from vlm.cli.encoder_rows import encoder_rows
 from vlm.cli.tables import count, parameter_rows, text_table
 from vlm.errors import RadioVLMError, SampleError
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     config = model.config
     sections = [
         ("Parameters", parameter_table(model, args.depth)),
+        ("Encoder", text_table(("what", "how"), encoder_rows(config))),
         ("Geometry", settings_table(config)),
         ("Versions", version_table()),
     ]

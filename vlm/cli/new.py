@@ -7,18 +7,22 @@ an ordinary checkpoint folder: train it, or open it with AutoModel.
 import argparse
 from pathlib import Path
 
+from vlm.cli.encoder_rows import encoder_rows
 from vlm.cli.tables import count, parameter_rows, text_table
 
 HELP = "build an untrained model from an encoder, a projector and a language model"
 DESCRIPTION = (
     "Puts a RADIO vision encoder and a causal language model together with a new projector and writes a checkpoint.\n"
-    "--vision and --llm each take a preset (see below), a Hugging Face id, or a local folder. Weights are downloaded\n"
-    "where needed and kept as they are; `tiny` and --random start from random weights and download nothing."
+    "--vision and --llm each take a preset (see below), a Hugging Face id, or a local folder; --vision also the name\n"
+    "of a RADIO release or its .pth.tar file. Weights are downloaded where needed and kept as they are; `tiny` and\n"
+    "--random start from random weights and download nothing."
 )
 EPILOG = """examples:
   radio-vlm new --preset tiny --out runs/tiny
   radio-vlm new --vision nvidia/C-RADIOv4-H --llm nvidia/NVIDIA-Nemotron-Nano-9B-v2 --out runs/nano-9b
   radio-vlm new --vision C-RADIOv4-SO400M --llm ./my-llm --projector norm=layernorm activation=gelu --out runs/llava
+  radio-vlm new --vision c-radio_v4-h_half.pth.tar --llm ./my-llm --vitdet-window 16 \\
+                --features layers=7,15,23,31 aggregation=dense summary=true --out runs/dense
   radio-vlm new --vision C-RADIOv4-H --llm Nemotron-H-8B --meta       only print the plan; nothing is downloaded
 
 `radio-vlm new --list` prints the presets with their hub ids."""
@@ -28,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", metavar="NAME", help="a whole model by name (tiny); the options below override its parts"
     )
-    parser.add_argument("--vision", metavar="PRESET|ID|DIR", help="RADIO encoder: preset, hub id or folder")
+    parser.add_argument(
+        "--vision", metavar="PRESET|ID|DIR|FILE", help="RADIO encoder: preset, release, hub id, folder or .pth.tar"
+    )
     parser.add_argument("--llm", metavar="PRESET|ID|DIR", help="causal language model: preset, hub id or folder")
     parser.add_argument("--tokenizer", metavar="ID|DIR", help="tokenizer, if not the language model's own")
     parser.add_argument(
@@ -43,6 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", nargs="+", metavar="KEY=VALUE", default=[], help="e.g. max_frames=8 fps=2.0 (default: these)"
     )
+    parser.add_argument(
+        "--features", nargs="+", metavar="KEY=VALUE", default=[],
+        help="which features of the encoder are used: layers=7,15,23,31 (blocks, side by side), aggregation=dense "
+        "(mean over the blocks up to each), summary=true (class tokens before the patches), normalize=layer_norm "
+        "(default: those of the last block)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vitdet-window", type=int, metavar="N",
+        help="attention inside windows of N x N patches in most blocks; pictures are then resized to multiples of it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vitdet-num-global", type=int, metavar="N", help="so many blocks stay global (default: as released, else 4)"
+    )
+    parser.add_argument(
+        "--cpe-training", action="store_true",
+        help="draw random position windows in training, as RADIO's own training does (default: as in evaluation)",
+    )  # fmt: skip
     parser.add_argument(
         "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
         help="dtype of the whole model (default: auto, that of the language model)",
@@ -72,12 +95,16 @@ def run(args: argparse.Namespace) -> int:
             raise RadioVLMError(f"{args.out} is not empty and holds no checkpoint; give another --out")
     options = {
         name: {**preset.get(name, {}), **parse_pairs(getattr(args, name), f"--{name}")} or None
-        for name in ("projector", "geometry", "video")
+        for name in ("projector", "geometry", "video", "features")
     }
+    if isinstance((options["features"] or {}).get("layers"), int):
+        options["features"]["layers"] = [options["features"]["layers"]]
+    options["vision_options"] = {"cpe_training": args.cpe_training}
     words = (vision_name, llm_name, args.tokenizer, args.dtype)
+    windows = window_options(args)
 
     # First without weights: a mistake shows before anything large is fetched, and so does the plan.
-    parts = load_parts(*words, weights=False, download=not args.meta)
+    parts = load_parts(*words, weights=False, download=not args.meta, windows=windows)
     planned = build(parts, options, on_meta=True)
     print(plan(planned, parts), flush=True)
     if args.meta:
@@ -88,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_transformers(2 * sum(parameter.numel() for parameter in planned[0].parameters()))
     if not args.random:
-        parts = load_parts(*words)
+        parts = load_parts(*words, windows=windows)
     torch.manual_seed(args.seed)
     model, processor = build(parts, options)
     cast(model, model.language_model.dtype if args.dtype == "auto" else getattr(torch, args.dtype))
@@ -96,6 +123,19 @@ def run(args: argparse.Namespace) -> int:
     processor.save_pretrained(args.out)
     print(f"\nwritten to {args.out}\nnext: radio-vlm inspect --model {args.out}")
     return 0
+
+
+def window_options(args: argparse.Namespace) -> dict[str, int]:
+    """The encoder's options named on the command line."""
+    from vlm.errors import RadioVLMError
+
+    named = {"vitdet_window_size": args.vitdet_window, "vitdet_num_global": args.vitdet_num_global}
+    named = {name: value for name, value in named.items() if value is not None}
+    if any(value < 1 for value in named.values()):
+        raise RadioVLMError("--vitdet-window and --vitdet-num-global take numbers from 1 on")
+    if "vitdet_num_global" in named and "vitdet_window_size" not in named:
+        raise RadioVLMError("--vitdet-num-global needs --vitdet-window: the side of a window in patches")
+    return named
 
 
 def build(parts, options: dict, on_meta: bool = False):
@@ -112,6 +152,8 @@ def build(parts, options: dict, on_meta: bool = False):
     except ValueError as error:  # what does not fit together, worded by the part that refused
         raise RadioVLMError(str(error)) from error
     model.config.base_models = {"vision": parts.vision_origin, "text": parts.text_origin}
+    if parts.report is not None and parts.report.heads_left_out:
+        model.config.vision_heads_left_out = parts.report.heads_left_out
     return model, processor
 
 
@@ -120,13 +162,18 @@ def check_keys(options: dict) -> None:
     from projectors.components import get_projector
     from vlm.configuration_radio_vlm import VIDEO
     from vlm.errors import RadioVLMError
+    from vlm.vision_features import DEFAULT_FEATURES
 
     projector = options["projector"] or {}
     try:
         defaults = get_projector(projector.get("type", "pixel_shuffle")).defaults(1, 1)
     except ValueError as error:
         raise RadioVLMError(f"--projector: {error}") from error
-    for name, known in (("projector", {*defaults, "type"}), ("video", {*VIDEO, "temporal_patch_size"})):
+    for name, known in (
+        ("projector", {*defaults, "type"}),
+        ("video", {*VIDEO, "temporal_patch_size"}),
+        ("features", set(DEFAULT_FEATURES)),
+    ):
         if unknown := sorted(set(options[name] or {}) - known):
             raise RadioVLMError(f"--{name}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
 
@@ -161,6 +208,9 @@ def plan(built: tuple, parts) -> str:
     total = sum(n for _, n in parameter_rows(model))
     rows.append(("total", count(total), f"{total:,}", ""))
     lines = [text_table(("module", "size", "parameters", "weights"), rows, right=(1, 2)), ""]
+    lines += [text_table(("encoder", ""), encoder_rows(config)), ""]
+    if parts.report is not None:
+        lines += [str(parts.report), ""]
     tokens = []
     for width, height in ((512, 512), (1024, 768), (1240, 1754)):
         grid = plan_image(height, width, config.geometry)

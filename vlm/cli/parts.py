@@ -1,7 +1,7 @@
-"""Finding the parts of a new model: a preset, a hub id or a folder becomes a config, or a model with its weights.
+"""Finding the parts of a new model: a preset, a hub id, a folder or a file becomes a config, or a model with weights.
 
-Not a command. What it refuses is as important as what it loads: transformers opens RADIO checkpoints of the remote-code
-kind (config.json with `args`) with ViT-H defaults and without a word, which gives a model of the wrong shape.
+Not a command. Encoders open through `RadioEncoder`, which takes every released form and refuses what it cannot open in
+full; language models through transformers, and what that would fill in at random is refused here.
 """
 
 import json
@@ -28,13 +28,17 @@ REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 @dataclass
 class Parts:
-    """What `vlm.build.build_vlm` needs, and where it came from (written into the config, used by the model card)."""
+    """What `vlm.build.build_vlm` needs, and where it came from (written into the config, used by the model card).
+
+    `report`: what became of the encoder's checkpoint, an `encoders.checkpoint_loading.LoadReport`; None for presets.
+    """
 
     vision: Any
     text: Any
     tokenizer: Any
     vision_origin: str
     text_origin: str
+    report: Any = None
 
 
 def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
@@ -85,59 +89,62 @@ def check_known(name: str, presets: dict[str, Any], option: str) -> None:
 
 
 def load_parts(
-    vision: str, llm: str, tokenizer: str | None, dtype: str, weights: bool = True, download: bool = True
+    vision: str,
+    llm: str,
+    tokenizer: str | None,
+    dtype: str,
+    weights: bool = True,
+    download: bool = True,
+    windows: dict[str, int] | None = None,
 ) -> Parts:
     """Configs or (`weights`) models with weights, for both parts. Raises `RadioVLMError` naming the option.
 
-    `download=False` fetches no tokenizer either: see `load_tokenizer`.
+    `download=False` fetches no tokenizer either: see `load_tokenizer`. `windows`: see `load_vision`.
     """
     from encoders.presets import VISION_PRESETS
+    from encoders.versions import RELEASES
     from llm.presets import LLM_PRESETS
 
-    check_known(vision, VISION_PRESETS, "--vision")
+    if vision.lower() not in RELEASES and not Path(vision).is_file():
+        check_known(vision, VISION_PRESETS, "--vision")
     check_known(llm, LLM_PRESETS, "--llm")
-    vision_part, vision_origin = load_vision(vision, VISION_PRESETS, dtype, weights)
+    vision_part, vision_origin, report = load_vision(vision, VISION_PRESETS, dtype, weights, windows, download)
     text_part, text_origin = load_text(llm, LLM_PRESETS, dtype, weights)
     words = load_tokenizer(tokenizer, llm, LLM_PRESETS, download)
-    return Parts(vision_part, text_part, words, vision_origin, text_origin)
+    return Parts(vision_part, text_part, words, vision_origin, text_origin, report)
 
 
-def load_vision(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> tuple[Any, str]:
-    """(RadioConfig or RadioModel, origin)."""
-    from transformers import RadioConfig, RadioModel
+def load_vision(
+    name: str,
+    presets: dict[str, Any],
+    dtype: str,
+    weights: bool,
+    windows: dict[str, int] | None = None,
+    download: bool = True,
+) -> tuple[Any, str, Any]:
+    """(`RadioEncoderConfig` or `RadioEncoder`, origin, report of its loading).
 
-    preset = find_preset(name, presets)
-    if preset and not preset[1].hub_id:
-        return preset[1].config(), f"preset:{preset[0]}"
-    if preset and not weights:
-        return preset[1].config(), preset[1].hub_id
+    Teacher heads stay in the checkpoint; the report names them. Without `weights` a preset answers by itself, anything
+    else is opened and checked, but not read. `windows`: `vitdet_window_size`, `vitdet_num_global`.
+    """
+    from encoders.errors import RadioCheckpointError
+    from encoders.radio_encoder import RadioEncoder
+    from encoders.versions import RELEASES
+    from vlm.build import tower_config
+
+    release = RELEASES.get(name.lower())
+    preset = find_preset((release and release.hub_id) or name, presets)
+    if preset and (not preset[1].hub_id or not weights):
+        return tower_config(preset[1].config(), windows), preset[1].hub_id or f"preset:{preset[0]}", None
     source = preset[1].hub_id if preset else name
-    origin = source if not Path(source).is_dir() else f"local:{Path(source).resolve().name}"
-    with _explained("--vision", source):
-        raw, _ = RadioConfig.get_config_dict(source)
-    if "args" in raw:  # the remote-code form: its config says nothing that the native class understands
-        preset = (
-            preset or find_preset(Path(source).name, presets) or find_preset(f"nvidia/{Path(source).name}", presets)
+    origin = source if not Path(source).exists() else f"local:{Path(source).resolve().name}"
+    try:
+        encoder = RadioEncoder.from_pretrained(
+            source, adaptors=[], dtype=dtype, weights=weights, local_files_only=not download, **(windows or {})
         )
-        if preset is None:
-            raise RadioVLMError(
-                f"--vision: {source} is a RADIO checkpoint of the remote-code kind (its config.json has `args`). "
-                "Without a preset for it, it would be opened with the sizes of ViT-H, whatever it is. "
-                f"Known presets: {', '.join(presets)}"
-            )
-        config = preset[1].config()
-    elif raw.get("model_type") == "radio":
-        config = RadioConfig.from_dict(raw)
-    else:
-        raise RadioVLMError(f"--vision: {source} is a `{raw.get('model_type')}` model, not a RADIO encoder")
-    if not weights:
-        return config, origin
-    with _explained("--vision", source):
-        model, info = RadioModel.from_pretrained(source, config=config, dtype=dtype, **REPORT)
-    # adaptors (teacher heads) may stay behind: the VLM does not use them. Anything else would change the features.
-    left = sorted(key for key in info["unexpected_keys"] if "adaptor" not in key and "summary_idxs" not in key)
-    check_fit("--vision", source, info, left)
-    return model, origin
+    except RadioCheckpointError as error:
+        raise RadioVLMError(f"--vision: {error}") from error
+    return encoder if weights else encoder.config, origin, encoder.report
 
 
 def load_text(name: str, presets: dict[str, Any], dtype: str, weights: bool) -> tuple[Any, str]:

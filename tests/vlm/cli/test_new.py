@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.radio_fixtures import FIXTURES, Case
+from tests.helpers.radio_whole import whole_case
 from vlm.cli.main import main
 from vlm.cli.parts import parse_pairs
 from vlm.errors import RadioVLMError
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+
+def radio_case(name: str) -> Case:
+    return whole_case(heads=False) if name == "phi-s" else Case(FIXTURES / name)
 
 
 def new(*words: str) -> int:
@@ -108,23 +112,10 @@ def test_out_is_needed_and_must_not_hold_something_else(tmp_path, capsys):
     assert new("--preset", "tiny", "--out", tmp_path) == 2 and "not empty" in capsys.readouterr().err
 
 
-def test_remote_code_radio_folders_are_refused_not_opened_as_vit_h(tmp_path, capsys):
-    (tmp_path / "mine").mkdir()
-    config = {
-        "architectures": ["RADIOModel"],
-        "args": {"model": "vit_base_patch16_224"},
-        "auto_map": {"AutoModel": "x"},
-    }
-    (tmp_path / "mine/config.json").write_text(json.dumps(config))
-    assert new("--vision", tmp_path / "mine", "--llm", "tiny", "--out", tmp_path / "out") == 2
-    message = capsys.readouterr().err
-    assert "remote-code kind" in message and "ViT-H" in message
-
-
 def test_an_encoder_that_is_no_radio_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     assert new("--vision", tmp_path, "--llm", "tiny", "--out", tmp_path / "out") == 2
-    assert "`clip` model, not a RADIO" in capsys.readouterr().err
+    assert "not that of a RADIO encoder: its model_type is 'clip'" in capsys.readouterr().err
 
 
 def test_radio_weights_that_do_not_fit_their_config_are_refused(parts, tmp_path, capsys):
@@ -135,7 +126,9 @@ def test_radio_weights_that_do_not_fit_their_config_are_refused(parts, tmp_path,
     config["num_hidden_layers"] += 1
     (tmp_path / "radio/config.json").write_text(json.dumps(config))
     assert new("--vision", tmp_path / "radio", "--llm", "tiny", "--out", tmp_path / "out") == 2
-    assert "do not fit its config" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith("radio-vlm new: --vision: ") and "weights are missing: encoder.layer.3" in message
+    assert message.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_the_plan_at_real_size_needs_no_weights_and_no_network(tmp_path, capsys):
@@ -159,71 +152,131 @@ def test_parse_pairs():
         parse_pairs(["=1"], "--o")
 
 
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A RADIO checkpoint as NVIDIA publishes them (config.json with `args`, original weight names), and its preset."""
-    from functools import partial
-
-    from safetensors.torch import load_file, save_file
-    from transformers import RadioConfig
-
-    from encoders import presets
-
-    config = partial(
-        RadioConfig, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, image_size=256, max_img_size=256,
-        num_cls_tokens=3, num_registers=5, summary_idxs=[0, 1], video_temporal_patch_size=None,
-    )  # fmt: skip
-    preset = presets.VisionPreset(hub_id="nvidia/C-RADIO-fixture", config=config, parameters=0)
-    monkeypatch.setitem(presets.VISION_PRESETS, "C-RADIO-fixture", preset)
-    weights = load_file(FIXTURES / "radio_plain/weights.safetensors")
-
-    def write(extra: dict | None = None, name: str = "C-RADIO-fixture"):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text(
-            '{"architectures": ["RADIOModel"], "args": {"model": "vit_base_patch16_224"}}'
-        )
-        save_file(weights | (extra or {}), folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return write
-
-
-def test_a_published_radio_opens_with_its_presets_sizes_and_all_its_weights(published, tmp_path):
+def opened(folder):
     from transformers import AutoModelForImageTextToText
 
-    adaptor = {"radio_model.adaptors.sam3.head_mlp.fc1.weight": torch.zeros(2, 2)}
-    out = tmp_path / "out"
-    assert new("--vision", published(adaptor), "--llm", "tiny", "--out", out) == 0, "teacher heads may stay behind"
-    model = AutoModelForImageTextToText.from_pretrained(out)
-    assert (
-        model.config.vision_config.hidden_size == 64 and model.config.base_models["vision"] == "local:C-RADIO-fixture"
-    )
-    from safetensors.torch import load_file
+    return AutoModelForImageTextToText.from_pretrained(folder).eval()
 
-    given = load_file(FIXTURES / "radio_plain/weights.safetensors")
-    query = given["radio_model.model.blocks.3.attn.qkv.weight"][:64]
-    found = dict(model.vision_model.named_parameters())
-    assert any(torch.equal(value, query) for value in found.values() if value.shape == query.shape)
+
+def features_agree(model, encoder) -> None:
+    """The tower of a VLM gives the features of the encoder it was made from."""
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want, got = encoder(pixels), model.vision_model(pixels)
+    torch.testing.assert_close(got.features, want.features, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got.summary, want.summary, atol=1e-5, rtol=1e-4)
+
+
+# beside the plain case what the native class would drop without a word: layer scale and normalizers
+@pytest.mark.parametrize("form", ["remote", "hub", "ours"])
+@pytest.mark.parametrize("name", ["a_plain", "h_layerscale", "e_intermediates_norm", "phi-s"])
+def test_every_form_of_a_radio_checkpoint_opens_in_full(name, form, tmp_path, capsys):
+    from encoders import RadioEncoder
+
+    case = radio_case(name)
+    source = case.write_hub(tmp_path / "x.pth.tar") if form == "hub" else case.write_remote(tmp_path / "C-RADIO-mine")
+    if form == "ours":
+        RadioEncoder.from_pretrained(source).save_pretrained(tmp_path / "ours")
+        source = tmp_path / "ours"
+    out = tmp_path / "out"
+    assert new("--vision", source, "--llm", "tiny", "--out", out) == 0
+    shown, model = capsys.readouterr().out, opened(out)
+    assert model.config.base_models["vision"] == f"local:{source.name}" and f"local:{source.name}" in shown
+    assert "weights used" in shown
+    features_agree(model, RadioEncoder.from_pretrained(source))
+
+
+def test_teacher_heads_stay_behind_by_name(tmp_path, capsys):
+    from encoders import RadioEncoder
+
+    case, out = whole_case(), tmp_path / "out"
+    source = case.write_remote(tmp_path / "mine")
+    assert RadioEncoder.from_pretrained(source).adaptors, "the folder asks for its heads"
+    assert new("--vision", source, "--llm", "tiny", "--out", out) == 0
+    shown = capsys.readouterr().out
+    heads = sorted(case.facts["adaptor_configs"])
+    assert f"heads left out         {', '.join(heads)}" in shown
+    model = opened(out)
+    assert not any("adaptors" in name for name in model.state_dict()) and not model.config.vision_config.adaptors
+    assert model.config.vision_heads_left_out == heads
+    assert main(["inspect", "--model", str(out)]) == 0 and ", ".join(heads) in capsys.readouterr().out
+
+
+def test_windows_and_features_arrive(tmp_path, capsys):
+    from encoders import RadioEncoder
+
+    out = tmp_path / "out"
+    source = radio_case("b_vitdet_global2").write_remote(tmp_path / "mine", vitdet_window_size=None)
+    words = ["--vision", source, "--llm", "tiny", "--vitdet-window", 2, "--vitdet-num-global", 2]
+    words += ["--features", "layers=2,-1", "aggregation=dense", "summary=true", "normalize=layer_norm"]
+    assert new(*words, "--cpe-training", "--out", out) == 0
+    shown, config = capsys.readouterr().out, json.loads((out / "config.json").read_text())
+    assert "windows of 2×2 patches; global in blocks 2, 5" in shown and "blocks 2, 5" in shown
+    assert config["vision_config"]["model_type"] == "radio_encoder" and config["vision_config"]["cpe_training"]
+    wanted = {"layers": [2, 5], "aggregation": "dense", "summary": True, "normalize": "layer_norm"}
+    assert config["vision_features"] == wanted and config["projector_config"]["summary_tokens"] == 2
+    features_agree(opened(out), RadioEncoder.from_pretrained(source, vitdet_window_size=2, vitdet_num_global=2))
+    assert main(["inspect", "--model", str(out)]) == 0
+    assert "windows of 2×2 patches; global in blocks 2, 5" in capsys.readouterr().out
+
+
+def test_positions_of_a_vlm_in_training_are_those_of_evaluation_unless_asked(tmp_path):
+    source = radio_case("a_plain").write_remote(tmp_path / "mine")
+    assert new("--vision", source, "--llm", "tiny", "--out", tmp_path / "a") == 0
+    assert new("--vision", source, "--llm", "tiny", "--cpe-training", "--out", tmp_path / "b") == 0
+    for name, drawn in (("a", False), ("b", True)):
+        tower = opened(tmp_path / name).vision_model.train()
+        pixels = torch.rand(1, 3, 64, 64)
+        assert torch.equal(tower(pixels).features, tower(pixels).features) != drawn
 
 
 @pytest.mark.parametrize(
-    "extra",
+    "words, message",
     [
-        {"radio_model.model.blocks.0.ls1.grandma": torch.full((64,), 0.1)},
-        {"radio_model.feature_normalizer.mean": torch.zeros(64)},
-        {"radio_model.model.norm.weight": torch.zeros(64)},
+        (["--features", "layer=1"], "--features: unknown key layer; known: aggregation, layers, normalize, summary"),
+        (["--features", "layers=9"], "vision_config has blocks 0 to 2"),
+        (["--features", "layers=x"], "must be a list of block numbers"),
+        (["--vitdet-num-global", "1"], "--vitdet-num-global needs --vitdet-window"),
+        (["--vitdet-window", "0"], "numbers from 1 on"),
+        (["--vitdet-window", "4"], "leaves no windowed block among 3"),
+        (["--vitdet-window", "16", "--vitdet-num-global", "1"], "video['max_num_patches'] (64)"),
+        (["--vitdet-window", "4", "--vitdet-num-global", "1", "--geometry", "multiple=6"], "vitdet_window_size (4)"),
+        (["--projector", "summary_tokens=2"], "unknown key summary_tokens"),
     ],
-    ids=["layer scale", "feature normaliser", "final norm"],
 )
-def test_published_weights_that_would_be_dropped_in_silence_are_refused(published, extra, tmp_path, capsys):
-    assert new("--vision", published(extra), "--llm", "tiny", "--out", tmp_path / "out") == 2
-    assert "do not fit its config" in capsys.readouterr().err
+def test_features_and_windows_that_cannot_be_are_refused(words, message, tmp_path, capsys):
+    assert new("--preset", "tiny", *words, "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_published_radio_of_another_size_than_its_name_says_is_refused(published, tmp_path, capsys):
-    assert new("--vision", published(name="C-RADIOv4-H"), "--llm", "tiny", "--out", tmp_path / "out") == 2
-    assert "do not fit its config" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("e-radio_v2", "not supported yet"),
+        ("radio_v2.5-l", "give the path of its .pth.tar file"),
+        ("nvidia/C-RADIOv3-H", "nothing may be downloaded"),
+    ],
+)
+def test_releases_that_cannot_be_planned_say_why(name, message, capsys):
+    assert new("--vision", name, "--llm", "tiny", "--meta") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_release_is_planned_by_its_name_with_its_own_schedule(capsys):
+    assert new("--vision", "c-radio_v2-vlm-h", "--llm", "tiny", "--vitdet-window", 8, "--meta") == 0
+    assert "global in blocks 3, 7, 11, 15, 19, 23, 27, 31" in capsys.readouterr().out
+
+
+def test_hub_files_with_code_in_them_are_refused(tmp_path, capsys):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "evil.pth.tar").write_bytes(pickle.dumps({"state_dict": Evil(), "args": {}}))
+    assert new("--vision", tmp_path / "evil.pth.tar", "--llm", "tiny", "--out", tmp_path / "out") == 2
+    assert "--vision: " in capsys.readouterr().err and not (tmp_path / "ran").exists()
 
 
 def test_a_language_model_with_a_missing_weight_is_refused_not_filled_in(parts, tmp_path, capsys):
