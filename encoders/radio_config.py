@@ -63,7 +63,7 @@ class RadioEncoderConfig(RadioConfig):
             if not isinstance(self.vitdet_window_size, int) or self.vitdet_window_size < 1:
                 raise ValueError(f"vitdet_window_size={self.vitdet_window_size}: a whole number of patches is needed")
             window_schedule(self.num_hidden_layers, self.vitdet_num_global, self.vitdet_num_windowed)
-        if self.summary_idxs and max(self.summary_idxs) >= self.num_cls_tokens:
+        if not all(0 <= index < self.num_cls_tokens for index in self.summary_idxs):
             raise ValueError(
                 f"summary_idxs {self.summary_idxs} name class tokens that num_cls_tokens={self.num_cls_tokens} lacks"
             )

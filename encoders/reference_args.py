@@ -52,14 +52,17 @@ def token_layout(args: Mapping[str, Any]) -> tuple[int, int]:
 
     One class token per distinct teacher, or one; `cpe_num_registers`, else what fills up `register_multiple` (a full
     group more when nothing is missing). Where a teacher's `token_slot` points into the registers, those up to it count
-    as class tokens.
+    as class tokens; a teacher listed again (trained at another resolution) has the token of its first entry.
     """
     teachers = (args.get("teachers") or []) if args.get("cls_token_per_teacher") else []
     classes = len({teacher["name"] for teacher in teachers}) or 1
     multiple = args.get("register_multiple")
     registers = int(args.get("cpe_num_registers") or (multiple - classes % multiple if multiple else 0))
-    slots = [int(teacher.get("token_slot", index)) + 1 for index, teacher in enumerate(teachers)]
-    widened = max([classes, *slots])
+    first: dict[str, int] = {}
+    for index, teacher in enumerate(teachers):
+        slot = teacher.get("token_slot")
+        first.setdefault(teacher["name"], index if slot is None else int(slot))
+    widened = max([classes, *(slot + 1 for slot in first.values())])
     return widened, classes + registers - widened
 
 
@@ -68,10 +71,10 @@ def summary_indices(args: Mapping[str, Any], stored: list[int] | None, hub: bool
 
     torch.hub: the first token of every distinct name with `use_summary`; the remote code: every such teacher.
     """
+    if is_dinov2(args.get("model")):
+        return [0]  # the reference hands on the first token only, whatever is stored
     if stored is not None:
         return stored
-    if is_dinov2(args.get("model")):
-        return [0]  # the reference hands on the first token only
     teachers = args.get("teachers") or []
     used = [index for index, teacher in enumerate(teachers) if teacher.get("use_summary", True)]
     if not hub:
@@ -165,7 +168,7 @@ def config_from_args(
     first = "encoder.layer.0."
     swiglu = f"{first}mlp.gate_proj.weight" in shapes
     hidden = shapes[f"{first}mlp.{'gate_proj' if swiglu else 'fc1'}.weight"][0]
-    return RadioEncoderConfig(
+    values = dict(
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=attention_heads(args, width, origin),
@@ -192,6 +195,11 @@ def config_from_args(
         ),
         video_temporal_patch_size=_frames(shapes, inputs),
     )
+
+    try:
+        return RadioEncoderConfig(**values)
+    except ValueError as error:
+        raise RadioCheckpointError(f"{origin}: {error}") from error
 
 
 def _mlp_ratio(hidden: int, width: int, swiglu: bool) -> float:
