@@ -132,8 +132,9 @@ class RadioVisionModel(RadioModel):
         with self.embeddings.video_mode(frames):
             yield
 
-    def _embed_batch(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-        """Token sequences `(B, S + L, D)` of a dense batch of pictures, or of tubelets (T*C channels); their grid."""
+    def _embed_batch(self, pixel_values: torch.Tensor) -> tuple[list[torch.Tensor], Grid]:
+        """Token sequences `(B, S + L, D)`, in a list, of a dense batch of pictures or tubelets (T*C channels); their
+        grid."""
         channels, patch = self.config.num_channels, self.config.patch_size
         frames = self.config.video_temporal_patch_size or 1
         if pixel_values.ndim != 4 or pixel_values.shape[1] not in (channels, frames * channels):
@@ -145,31 +146,32 @@ class RadioVisionModel(RadioModel):
         patches = self.condition(self.embeddings._image_to_patches(pixel_values).flatten(0, 1))
         stream = {"pixel_values": patches} if given == channels else {"pixel_values": None, "tubelets": patches}
         sequences = self.embeddings(**stream, grids=[grid] * batch, groups=[(grid, list(range(batch)))])
-        return sequences[0], grid
+        return sequences, grid
 
     # ---- blocks -------------------------------------------------------------------------------------------------
 
     def _run(
         self,
-        sequence: torch.Tensor,
+        box: list[torch.Tensor],
         grids: list[Grid],
         cu_seqlens: torch.Tensor | None = None,
         collector: IntermediateCollector | None = None,
         depth: int | None = None,
         **kwargs,
     ) -> RadioModelOutput:
-        """`(B, T, D)` through the first `depth` blocks. `grids`: of the pictures laid end to end in one row."""
+        """The tokens `(B, T, D)` in `box` through the first `depth` blocks. `grids`: of the pictures laid end to end in
+        one row. The box is emptied, so that nothing keeps the embeddings while the blocks run."""
         window = self.config.vitdet_window_size
         layers = self.encoder.layer[:depth]
         if window is None and collector is None:
-            out = self.encoder(sequence, cu_seqlens=cu_seqlens, **kwargs)
+            out = self.encoder(box.pop(), cu_seqlens=cu_seqlens, **kwargs)
             return RadioModelOutput(
                 last_hidden_state=out.last_hidden_state, hidden_states=out.hidden_states, attentions=out.attentions
             )
         wants = {name: kwargs.pop(name, None) for name in ("output_hidden_states", "output_attentions")}
         if wants["output_attentions"] or getattr(self.config, "output_attentions", False):
             raise ValueError("attention maps are not kept under ViTDet windows or with `layers`: ask for either")
-        states = [sequence] if wants["output_hidden_states"] or self.config.output_hidden_states else None
+        states = [box[0]] if wants["output_hidden_states"] or self.config.output_hidden_states else None
 
         def tap(index: int, tokens: torch.Tensor) -> None:
             if states is not None:
@@ -179,15 +181,15 @@ class RadioVisionModel(RadioModel):
 
         tapped = tap if states is not None or collector is not None else None
         if window is None:
-            x = sequence
+            x = box.pop()
             for index, layer in enumerate(layers):
                 x = layer(x, cu_seqlens=cu_seqlens, **kwargs)
                 tapped(index, x)
         else:
             config = self.config
             schedule = window_schedule(config.num_hidden_layers, config.vitdet_num_global, config.vitdet_num_windowed)
-            windows = Windows(grids, config.num_summary_tokens, window, sequence.device)
-            x = run_windowed(layers, sequence, schedule, windows, cu_seqlens, tapped, **kwargs)
+            windows = Windows(grids, config.num_summary_tokens, window, box[0].device)
+            x = run_windowed(layers, box, schedule, windows, cu_seqlens, tapped, **kwargs)
         return RadioModelOutput(last_hidden_state=x, hidden_states=None if states is None else tuple(states))
 
     def _collector(self, grids: list[Grid], device: torch.device, **options) -> IntermediateCollector:
@@ -258,9 +260,9 @@ class RadioVisionModel(RadioModel):
         return_dict = kwargs.pop("return_dict", None)
         chosen = None if layers is None else {"indices": layers, "aggregation": aggregation}
         if grids is None and image_grid_hw is None:
-            sequence, grid = self._embed_batch(pixel_values)
-            collector = chosen and self._collector([grid], sequence.device, **chosen)
-            out = self._run(sequence, [grid], collector=collector, **kwargs)
+            box, grid = self._embed_batch(pixel_values)
+            collector = chosen and self._collector([grid], box[0].device, **chosen)
+            out = self._run(box, [grid], collector=collector, **kwargs)
             result = self._finish(self.final_norm(out.last_hidden_state), grid, feature_fmt)
             result.hidden_states, result.attentions = out.hidden_states, out.attentions
             if collector:
@@ -294,13 +296,15 @@ class RadioVisionModel(RadioModel):
         passes = [([grid], members) for grid, members in groups] if dense else [(grids, list(range(len(grids))))]
         skip, outs = self.config.num_summary_tokens, []
         pieces: list[list[torch.Tensor | None]] = []
-        for (row, members), sequence in zip(passes, sequences if dense else [sequences]):
-            collector = chosen and self._collector(row, sequence.device, **chosen)
+        boxes = [[sequence] for sequence in (sequences if dense else [sequences])]
+        del sequences
+        for (row, members), box in zip(passes, boxes):
+            collector = chosen and self._collector(row, box[0].device, **chosen)
             cu_seqlens = None
             if not dense:
-                ends = torch.tensor([skip + h * w for h, w in row], device=sequence.device).cumsum(0)
+                ends = torch.tensor([skip + h * w for h, w in row], device=box[0].device).cumsum(0)
                 cu_seqlens = F.pad(ends, (1, 0)).to(torch.int32)
-            outs.append(out := self._run(sequence, row, cu_seqlens, collector, **kwargs))
+            outs.append(out := self._run(box, row, cu_seqlens, collector, **kwargs))
             levels = [self.final_norm(out.last_hidden_state), *(collector.outputs if collector else ())]
             pieces = pieces or [[None] * len(grids) for _ in levels]
             for level, tokens in zip(pieces, levels):
@@ -364,10 +368,10 @@ class RadioVisionModel(RadioModel):
             raise ValueError(f"output_fmt={output_fmt!r}; known: {', '.join(FORMATS)}")
         options = {"indices": indices, "aggregation": aggregation, "norm_alpha_scheme": norm_alpha_scheme}
         final_norm = self.final_norm if norm else None
-        sequence, grid = self._embed_batch(x)
-        collector = self._collector([grid], sequence.device, norm=final_norm, **options)
+        box, grid = self._embed_batch(x)
+        collector = self._collector([grid], box[0].device, norm=final_norm, **options)
         depth = collector.indices[-1] + 1 if stop_early else None
-        out = self._run(sequence, [grid], collector=collector, depth=depth)
+        out = self._run(box, [grid], collector=collector, depth=depth)
         results = [IntermediateOutput(*self._split(tokens, grid, output_fmt)) for tokens in collector.outputs]
         if not return_prefix_tokens:
             results = [result.features for result in results]

@@ -14,9 +14,9 @@ from torch import nn
 Grid = tuple[int, int]
 
 DEFAULT_NUM_GLOBAL = 4
-# Without gradients a windowed block runs over so many tokens at a time: its hidden layer then fits into the cache of a
-# CPU, and takes a fraction of the memory that a global block needs.
-CHUNK_TOKENS = {"cpu": 4096, "cuda": 65536}
+# Without gradients a windowed block runs over so many tokens at a time: its hidden layer then takes a fraction of the
+# memory that a global block needs. (Smaller pieces come from the C heap, which keeps what is freed.)
+CHUNK_TOKENS = {"cpu": 8192, "cuda": 65536}
 
 
 def window_schedule(depth: int, num_global: int | None = None, num_windowed: int | None = None) -> tuple[bool, ...]:
@@ -95,18 +95,19 @@ class Windows:
 
 def run_windowed(
     layers: Iterable[nn.Module],
-    x: torch.Tensor,
+    box: list[torch.Tensor],
     schedule: tuple[bool, ...],
     windows: Windows,
     cu_seqlens: torch.Tensor | None = None,
     tap: Callable[[int, torch.Tensor], None] | None = None,
     **kwargs,
 ) -> torch.Tensor:
-    """`x` `(B, T, D)` through the blocks, windowed where `schedule` says so; raster order in and out.
+    """Tokens `(B, T, D)` through the blocks, windowed where `schedule` says so; raster order in and out.
 
-    `tap(index, tokens)` sees the output of every block, `(B, T, D)` in raster order.
+    `box` holds the tokens and is emptied: nothing keeps them while the blocks run. `tap(index, tokens)` sees the output
+    of every block, `(B, T, D)` in raster order.
     """
-    x, prefixes, cut = x[:, windows.order], None, None
+    x, prefixes, cut = box.pop()[:, windows.order], None, None
     for index, (layer, windowed) in enumerate(zip(layers, schedule)):
         if windowed:
             if cut is None:
