@@ -4,9 +4,11 @@
     out = encoder(pixel_values)      # out.summary, out.features, out.adaptors["siglip2-g"].features
 """
 
+import json
 from pathlib import Path
 
 import torch
+from transformers.models.radio.modeling_radio import RadioModel
 
 from encoders.checkpoint_loading import LoadReport, build_encoder
 from encoders.checkpoint_sources import RadioCheckpoint, open_checkpoint
@@ -63,6 +65,10 @@ class RadioEncoder(RadioVisionModel):
         """As in transformers, under the names of the native `RadioModel`, which opens a plain backbone alone."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+        path = Path(save_directory) / "config.json"
+        if self.config.is_native and kwargs.get("is_main_process", True):
+            values = {**json.loads(path.read_text(encoding="utf-8")), "architectures": [RadioModel.__name__]}
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def forward(self, *args, **kwargs) -> RadioEncoderOutput:
         """As `RadioVisionModel.forward`; in evaluation, features that are not finite are an error."""

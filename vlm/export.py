@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vlm.errors import RadioVLMError
@@ -80,12 +81,15 @@ def export(model_dir: str | Path, out_dir: str | Path, results: str | Path | Non
     return out
 
 
-def clear(out: Path) -> None:
-    """Make `out`, or take an earlier export away from it (shards may change names); any other content is refused."""
+def clear(out: Path, read: Callable[[Path], dict] | None = None) -> None:
+    """Make `out`, or take an earlier export away from it (shards may change names); any other content is refused.
+
+    `read` knows an earlier export by its config (default: that of a VLM), or raises `ExportError`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         try:
-            read_config(out)
+            (read or read_config)(out)
         except ExportError as error:
             raise ExportError(f"{out} is not empty and holds no earlier export; give another folder") from error
     for path in {path for pattern in (*KEEP, "*.py") for path in out.glob(pattern) if path.is_file()}:
@@ -128,7 +132,10 @@ def read_config(folder: Path) -> dict:
     except json.JSONDecodeError as error:
         raise ExportError(f"{path} is not JSON: {error}") from error
     if config.get("model_type") != "radio_vlm":
-        raise ExportError(f"{path} is a `{config.get('model_type')}` model; only `radio_vlm` checkpoints are exported")
+        raise ExportError(
+            f"{path} is a `{config.get('model_type')}` model; only `radio_vlm` checkpoints and RADIO encoders are "
+            "exported"
+        )
     return config
 
 

@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 # What a base's name says about its weights: (pattern, hub licence id, sentence). First match wins. Case matters: hub
-# names are written `C-RADIOv4-H`, `RADIO-L`, `E-RADIO`; a folder called `radio` says nothing of its origin.
+# names are written `C-RADIOv4-H`, `RADIO-L`, `E-RADIO`, releases and their files `c-radio_v4-h`, `radio_v2.5-l`; a
+# folder called `radio` says nothing of its origin.
 LICENCES = (
-    (r"(^|[/:])C-RADIO", "nvidia-open-model-license", "C-RADIO weights: NVIDIA Open Model License."),
-    (r"(^|[/:])E?-?RADIO", "nvidia-source-code-license-nc", "RADIO and E-RADIO weights: NVIDIA Source Code License "
-     "(NSCL), **non-commercial use only**."),
+    (r"(^|[/:])(C-RADIO|c-radio_v)", "nvidia-open-model-license", "C-RADIO weights: NVIDIA Open Model License."),
+    (r"(^|[/:])(E?-?RADIO|(e-)?radio_v)", "nvidia-source-code-license-nc",
+     "RADIO and E-RADIO weights: NVIDIA Source Code License (NSCL), **non-commercial use only**."),
     (r"^preset:", "apache-2.0", "initialised at random; no foreign weights."),
 )  # fmt: skip
 UNKNOWN = "the licence of its origin applies; check it before you pass the checkpoint on."
@@ -42,12 +43,30 @@ FIGURES = {
 }
 
 
-def licence_of(base: str) -> tuple[str | None, str]:
-    """(hub licence id or None, sentence) for the name of a base, e.g. "nvidia/C-RADIOv4-H" or "preset:tiny"."""
-    for pattern, licence, sentence in LICENCES:
-        if re.search(pattern, base):
-            return licence, sentence
+def licence_of(base: str, release: str | None = None) -> tuple[str | None, str]:
+    """(hub licence id or None, sentence) for the name of a base, e.g. "nvidia/C-RADIOv4-H" or "preset:tiny"; where that
+    tells nothing, for the `release` that its weights say they are."""
+    for name in (base, release or ""):
+        for pattern, licence, sentence in LICENCES:
+            if re.search(pattern, name):
+                return licence, sentence
     return None, UNKNOWN
+
+
+def encoder_line(config: dict[str, Any]) -> str:
+    """The encoder in one line: sizes, windows, which of its features are used."""
+    vision, wanted = config.get("vision_config") or {}, config.get("vision_features") or {}
+    words = [
+        f"RADIO, width {vision.get('hidden_size')}, {vision.get('num_hidden_layers')} layers",
+        f"{vision.get('patch_size', 16)}-pixel patches",
+    ]
+    window, layers = vision.get("vitdet_window_size"), wanted.get("layers")
+    words += [f"attention in windows of {window}×{window} patches"] * bool(window)
+    if layers:
+        words.append(f"features of blocks {', '.join(map(str, layers))} ({wanted.get('aggregation')})")
+    if wanted.get("summary"):
+        words.append(f"{(config.get('projector_config') or {}).get('summary_tokens')} class tokens")
+    return ", ".join(words)
 
 
 def _figure(value: Any) -> str:
@@ -99,12 +118,11 @@ def _layers(text: dict[str, Any]) -> str:
 
 def parts_table(config: dict[str, Any]) -> str:
     """Markdown table of encoder, projector and language model, with where each came from."""
-    vision, text, projector = (config.get(f"{part}_config") or {} for part in ("vision", "text", "projector"))
+    text, projector = (config.get(f"{part}_config") or {} for part in ("text", "projector"))
     bases = config.get("base_models") or {}
     factor = projector.get("downsample", 1)
     rows = [
-        ("vision encoder", f"RADIO, width {vision.get('hidden_size')}, {vision.get('num_hidden_layers')} layers, "
-         f"{vision.get('patch_size', 16)}-pixel patches", bases.get("vision", "not recorded")),
+        ("vision encoder", encoder_line(config), bases.get("vision", "not recorded")),
         ("projector", f"{projector.get('type')}: {factor}×{factor} patches → 1 token, {projector.get('norm')}, "
          f"{projector.get('activation')}, hidden {projector.get('hidden_size')}", "new"),
         ("language model", f"{text.get('model_type')}, width {text.get('hidden_size')}, {_layers(text)}, "
@@ -121,7 +139,8 @@ def model_card(config: dict[str, Any], results: dict[str, Any] | None = None, na
     weights came from. results: a results.json of the demo's shape, or None.
     """
     bases = config.get("base_models") or {}
-    licences = {part: licence_of(bases[part]) for part in ("vision", "text") if part in bases}
+    releases = {"vision": (config.get("vision_config") or {}).get("version")}
+    licences = {part: licence_of(bases[part], releases.get(part)) for part in ("vision", "text") if part in bases}
     ids = {licence for licence, _ in licences.values()}
     hub_licence = "apache-2.0" if ids == {"apache-2.0"} else "other"
     table = results_table(results) if results else ""

@@ -23,6 +23,8 @@ CONFIG_AUTO_MAP = {
     "AutoProcessor": "processing_radio_vlm.RadioVLMProcessor",
     "AutoImageProcessor": "image_processing_radio_vlm.RadioVLMImageProcessor",
 }
+# The same for an encoder by itself.
+ENCODER_AUTO_MAP = {"AutoConfig": "radio_config.RadioEncoderConfig", "AutoModel": "radio_vision.RadioVisionModel"}
 PROCESSOR_AUTO_MAP = {key: CONFIG_AUTO_MAP[key] for key in ("AutoProcessor", "AutoImageProcessor")}
 
 
@@ -123,6 +125,8 @@ def write_auto_maps(folder: str | os.PathLike) -> None:
         if not path.is_file():
             continue
         data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("model_type") == "radio_encoder":
+            auto_map = ENCODER_AUTO_MAP
         present = {auto: ref for auto, ref in auto_map.items() if (folder / f"{ref.split('.')[0]}.py").is_file()}
         # AutoImageProcessor reads the image processor's own part of processor_config.json
         for part in [data] + [data[key] for key in ("image_processor",) if isinstance(data.get(key), dict)]:
