@@ -30,7 +30,7 @@ def take_indices(indices: int | list[int] | tuple[int, ...], depth: int) -> list
         return list(range(depth - indices, depth))
     if not isinstance(indices, (list, tuple)) or not indices:
         raise ValueError(f"indices={indices!r}: give block numbers 0..{depth - 1}, or how many of the last blocks")
-    wrong = [i for i in indices if not -depth <= i < depth]
+    wrong = [i for i in indices if not isinstance(i, int) or isinstance(i, bool) or not -depth <= i < depth]
     if wrong:
         raise ValueError(f"indices {wrong}: blocks are numbered 0..{depth - 1} (or -{depth}..-1)")
     return sorted({i % depth for i in indices})
