@@ -12,6 +12,7 @@ from torch import nn
 
 from encoders.adaptors import TeacherAdaptor
 from encoders.errors import RadioCheckpointError
+from encoders.reference_args import is_dinov2
 
 PREFIX = "adaptors."
 HALVES = {"summary": "head_mlp", "feature": "feat_mlp"}
@@ -147,7 +148,9 @@ def _teacher(name: str, args: dict) -> tuple[int | None, Mapping]:
 
 def _head_idx(index: int | None, teacher: Mapping, config: Mapping, args: dict, where: str) -> int:
     """Which prefix token feeds the summary head: what the remote-code config says, else the teacher's `token_slot`,
-    else its position; the only one where teachers share a cls token."""
+    else its position; the only one where teachers share a cls token, and the first of a DINOv2 student."""
+    if is_dinov2(args.get("model")):
+        return 0
     if config.get("head_idx") is not None:
         return int(config["head_idx"])
     if not args.get("cls_token_per_teacher", True):

@@ -17,7 +17,7 @@ from encoders.checkpoint_sources import RadioCheckpoint
 from encoders.errors import RadioCheckpointError
 from encoders.radio_config import RadioEncoderConfig
 from encoders.radio_vision import RadioVisionModel
-from encoders.reference_args import config_from_args, refuse_unsupported
+from encoders.reference_args import config_from_args, is_dinov2, refuse_unsupported
 from encoders.spectral import eps_of, fold
 from encoders.versions import RELEASES, find_release
 from encoders.weight_names import RenamedTensors, left_out, rename
@@ -81,15 +81,24 @@ def build_encoder(
     release = find_release(checkpoint.config.get("version"), source, checkpoint.name)
     if release and RELEASES[release].unsupported:
         raise RadioCheckpointError(f"{origin}: {release} is not supported yet: {RELEASES[release].unsupported}")
-    folded = fold(checkpoint.tensors, eps_of(args.get("spectral_reparam")))
     teachers = args.get("teachers") or ()
-    plan, unknown = rename(folded, teachers)
+    try:
+        folded = fold(checkpoint.tensors, eps_of(args.get("spectral_reparam")))
+        plan, unknown = rename(folded, teachers)
+    except RadioCheckpointError as error:
+        raise RadioCheckpointError(f"{origin}: {error}") from None
     if unknown:
         raise RadioCheckpointError(
             f"{origin}: {len(unknown)} weights are of no RADIO that can be opened: "
             f"{', '.join(sorted(unknown)[:5])}{' ...' * (len(unknown) > 5)}"
         )
-    weights = RenamedTensors(folded, plan)
+    reasons = dict(left_out(folded, teachers))
+    if is_dinov2(args.get("model")) and "summary_idxs" in plan:
+        reasons[plan.pop("summary_idxs").name] = "the DINOv2 student's summary is its first token"
+    try:
+        weights = RenamedTensors(folded, plan)
+    except RadioCheckpointError as error:
+        raise RadioCheckpointError(f"{origin}: {error}") from None
     shapes = {name: weights.shape(name) for name in weights}
     config = _backbone_config(checkpoint, shapes, weights)
     notes: list[str] = []
@@ -111,14 +120,15 @@ def build_encoder(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     fixed = _unstored(config, expected, weights)
     _check_fit(origin, {name: shape for name, shape in expected.items() if name not in fixed}, shapes)
-    reasons = dict(left_out(folded, teachers))
     reasons |= {weights.source(name).name: _why_unused(name, asked) for name in weights if name not in expected}
     heads = [name for name in held_adaptors(shapes) if name not in (config.adaptors or {})]
     report = LoadReport(origin, checkpoint.kind, release, len(expected), reasons, heads, notes)
     model.eval()
     if not read:
         return model, report
-    state = _read(origin, expected, weights, _dtype(dtype, args, weights)) | fixed
+    dtype = _dtype(dtype, args, weights)
+    fixed = {name: value.to(dtype) if ".layer_scale" in name else value for name, value in fixed.items()}
+    state = _read(origin, expected, weights, dtype) | fixed
     model.load_state_dict(state, strict=True, assign=True)
     for note in notes:
         logger.warning("%s: %s", origin, note)
@@ -174,12 +184,12 @@ def _adaptors(checkpoint: RadioCheckpoint, shapes, asked: list[str] | None, conf
 def _windows(config: RadioEncoderConfig, release: str | None, source: str, asked: tuple, notes: list[str]) -> dict:
     """Window and schedule: as asked for, else as the folder says; the schedule else that of the release."""
     size, num_global, num_windowed = asked
-    size = size or config.vitdet_window_size
-    if size is None and (num_global or num_windowed):
-        given = "vitdet_num_global" if num_global else "vitdet_num_windowed"
+    size = (config.vitdet_window_size if size is None else size) or None  # 0: without, whatever the folder says
+    scheduled = num_global is not None or num_windowed is not None
+    if size is None and scheduled:
+        given = "vitdet_num_global" if num_global is not None else "vitdet_num_windowed"
         raise ValueError(f"{given} without vitdet_window_size: give the side of a window in patches too")
     known = RELEASES.get(release)
-    scheduled = num_global or num_windowed
     if not scheduled:
         num_global, num_windowed = config.vitdet_num_global, config.vitdet_num_windowed
         if not (num_global or num_windowed) and known:
@@ -232,7 +242,9 @@ def _why_unused(name: str, asked: list[str] | None) -> str:
 def _dtype(asked: torch.dtype | str | None, args: Mapping[str, Any], weights: RenamedTensors) -> torch.dtype:
     """As asked for; else that of `args`; else that of the stored blocks."""
     if isinstance(asked, str) and asked != "auto":
-        asked = getattr(torch, asked.removeprefix("torch."))
+        name, asked = asked, getattr(torch, asked.removeprefix("torch."), None)
+        if not isinstance(asked, torch.dtype):
+            raise ValueError(f"dtype={name!r} is none of torch's; float32, bfloat16 and float16 are")
     if isinstance(asked, torch.dtype):
         return asked
     said = args.get("dtype")

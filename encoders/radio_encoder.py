@@ -41,7 +41,7 @@ class RadioEncoder(RadioVisionModel):
             source: a folder (native, ours, of the remote-code kind), a torch.hub file, a hub id, or a release's name.
             adaptors: teacher heads to load, names as in the checkpoint or their beginnings ("siglip2-g", "dino_v3");
                 None: those that the folder was saved with; []: none.
-            vitdet_window_size: side of an attention window in patches; None: as the folder says.
+            vitdet_window_size: side of an attention window in patches; None: as the folder says; 0: no windows.
             vitdet_num_global, vitdet_num_windowed: instead of the release's own schedule.
             dtype: of the weights; None: as the checkpoint says. Conditioning, positions and normalizers stay float32.
             attn_implementation: "sdpa" (default), "eager", "flash_attention_2".

@@ -96,6 +96,11 @@ class RadioVisionModel(RadioModel):
             init.zeros_(module.means)
             init.copy_(module.rotation, torch.eye(module.means.shape[1]).expand_as(module.rotation))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the blocks: the first parameter is a position table that stays float32 in half precision."""
+        return self.encoder.layer[0].norm1.weight.dtype
+
     # ---- sizes --------------------------------------------------------------------------------------------------
 
     @property

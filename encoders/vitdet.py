@@ -32,6 +32,8 @@ def window_schedule(depth: int, num_global: int | None = None, num_windowed: int
     """
     if num_windowed is not None:
         period = num_windowed + 1
+    elif num_global is not None and num_global < 1:
+        raise ValueError(f"vitdet_num_global={num_global}: at least one block is global")
     else:
         period = max(depth // (num_global or DEFAULT_NUM_GLOBAL), 1)
     if period < 2:
