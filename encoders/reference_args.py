@@ -54,7 +54,7 @@ def token_layout(args: Mapping[str, Any]) -> tuple[int, int]:
     group more when nothing is missing). Where a teacher's `token_slot` points into the registers, those up to it count
     as class tokens; a teacher listed again (trained at another resolution) has the token of its first entry.
     """
-    teachers = (args.get("teachers") or []) if args.get("cls_token_per_teacher") else []
+    teachers = (args.get("teachers") or []) if args.get("cls_token_per_teacher", True) else []
     classes = len({teacher["name"] for teacher in teachers}) or 1
     multiple = args.get("register_multiple")
     registers = int(args.get("cpe_num_registers") or (multiple - classes % multiple if multiple else 0))
@@ -79,7 +79,7 @@ def summary_indices(args: Mapping[str, Any], stored: list[int] | None, hub: bool
     used = [index for index, teacher in enumerate(teachers) if teacher.get("use_summary", True)]
     if not hub:
         return used
-    if not args.get("cls_token_per_teacher"):
+    if not args.get("cls_token_per_teacher", True):
         return [0]
     first: dict[str, int] = {}
     for index in used:

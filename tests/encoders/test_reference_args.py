@@ -90,7 +90,7 @@ def test_the_ratio_gives_exactly_the_stored_hidden_width(width):
     for hidden in [4304, *range(width, 5 * width, 7)]:
         assert int(width * _mlp_ratio(hidden, width, swiglu=False)) == hidden
     assert int(1152 * 3.7361) == 4303
-    for hidden in range(8, 4 * width, 8):
+    for hidden in range(8, 4 * width, 56):
         config = RadioEncoderConfig(hidden_size=width, mlp_ratio=_mlp_ratio(hidden, width, swiglu=True))
         wide = int(int(width * config.mlp_ratio) * 2 / 3)  # as `RadioSwiGLUFFN` computes it
         assert (wide + 7) // 8 * 8 == hidden
@@ -122,6 +122,7 @@ def args(*names: str, each: bool = True, **more) -> dict:
         (args("a", "b", "a", "b", "a", "b", register_multiple=4), (2, 2)),
         ({"teachers": [], "cls_token_per_teacher": True, "register_multiple": 4}, (1, 3)),
         ({"register_multiple": 4}, (1, 3)),
+        (args("a", "b", each=None, register_multiple=8), (1, 7)),
     ],
 )
 def test_token_layout(said, layout):
@@ -144,6 +145,9 @@ def test_summary_rules():
     assert summary_indices(said, None, hub=False) == [0, 2, 3]
     assert summary_indices(said, [2, 1], hub=False) == [2, 1]
     assert summary_indices({**said, "cls_token_per_teacher": False}, None, hub=True) == [0]
+    without = {name: value for name, value in said.items() if name != "cls_token_per_teacher"}  # older files
+    assert summary_indices(without, None, hub=True) == [0, 3]
+    assert token_layout({**without, "register_multiple": 8}) == (4, 4)  # the first "c" is entry 3
     assert summary_indices({**said, "model": "dinov2_vitg14_reg"}, [0, 1], hub=False) == [0]
 
 

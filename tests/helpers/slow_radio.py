@@ -217,8 +217,8 @@ def summary_idxs(model: PublicRadio, form: str) -> list[int]:
     if form == "hub":
         if not model.args["cls_token_per_teacher"]:
             return [0]
-        names = [teacher["name"] for teacher in teachers]
-        return sorted({names.index(t["name"]) for t in teachers if t.get("use_summary", True)})
+        used = [(t["name"], i) for i, t in enumerate(teachers) if t.get("use_summary", True)]
+        return sorted(dict(reversed(used)).values())  # of a name listed again, the first of those that are used
     if "radio_model.summary_idxs" in model.weights:
         return model.weights["radio_model.summary_idxs"].tolist()
     return [i for i, teacher in enumerate(teachers) if teacher.get("use_summary", True)]
