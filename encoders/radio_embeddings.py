@@ -147,8 +147,8 @@ class GridPatchEmbeddings(RadioPatchEmbeddings):
             batches = [torch.stack([pictures[i] for i in members]) for _, members in groups]
         sequences = []
         for (grid, members), batch in zip(groups, batches):
-            # Positions before the prefix: autograd runs the later node first, so the prefix gets its gradient before the
-            # position table, as in the packed form. Ranks of ZeRO reduce gradients in the order of their arrival.
+            # Positions before the prefix: autograd runs the later node first, so the prefix gets its gradient before
+            # the position table, as in the packed form. Ranks of ZeRO reduce gradients in the order of their arrival.
             batch = self._add_positions(batch, grid)
             sequences.append(self.patch_norm(torch.cat([prefix.expand(len(members), -1, -1), batch], dim=1)))
         return sequences
