@@ -84,7 +84,8 @@ class RadioEncoder(RadioVisionModel):
         return out
 
     def freeze(self) -> "RadioEncoder":
-        """No parameter trains, and positions stay those of evaluation."""
+        """No parameter trains, and positions stay those of evaluation, also when a parent switches to training."""
+        self.embeddings.cpe_training = False
         return self.requires_grad_(False).eval()
 
     def load_text_tower(self, adaptor: str, source: str | None = None):
