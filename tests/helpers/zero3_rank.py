@@ -6,20 +6,23 @@ import sys
 
 import torch
 
-rank, port, family, tied = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "tied"
+rank, port, family, tied, tower = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "tied", sys.argv[5]
 os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import deepspeed  # noqa: E402
 
-from tests.helpers.model_inputs import batch, mixed_samples, sample, tiny_model  # noqa: E402
+from tests.helpers.model_inputs import EVERYTHING, batch, mixed_samples, sample, tiny_model  # noqa: E402
 
+# features of early blocks, the later ones run only so that their parameters get gradients
+EARLY = dict(tower_num_hidden_layers=4, vision_features={"layers": [0, 1]})
 torch.set_num_threads(1)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # plain gloo: nothing to compile
 deepspeed.init_distributed("gloo")
-model = tiny_model(family, tubelet=2, text_tie_word_embeddings=tied).train()
-pictures, text = batch(*mixed_samples(2), side="right"), batch(sample(6), sample(4), side="right")
-one = batch(sample(2, (2, 2), 3))
+extras, summary = {"plain": ({}, 0), "everything": (EVERYTHING, 2), "early": (EARLY, 0)}[tower]
+model = tiny_model(family, tubelet=2, text_tie_word_embeddings=tied, **extras).train()
+pictures = batch(*mixed_samples(2, summary), side="right")
+text, one = batch(sample(6), sample(4), side="right"), batch(sample(2, (2, 2), 3, summary=summary))
 mine = [[pictures, text, one], [text, one, pictures]][rank]  # no two ranks ever hold the same kind of batch
 
 

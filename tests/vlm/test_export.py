@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 from transformers import AutoProcessor
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
@@ -90,6 +91,43 @@ def test_the_code_of_the_model_card_runs_from_a_hub_id(bare, exported, tmp_path)
     head = "from PIL import Image\nfolder = 'me/demo'\nquestion = 'TOTAL?'\nimage = Image.new('RGB', (64, 48))\n"
     done = run_bare(head + blocks[0], bare, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+# towers beyond the native class, and what is used of them
+BEYOND = {
+    "phi-s": {"features": {"normalize": "layer_norm"}},
+    "blocks": {"features": {"layers": [1, 2], "aggregation": "dense", "summary": True, "normalize": "layer_norm"}},
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_tower_with_windows_normalizers_and_heads_opens_bare(name, bare, tmp_path):
+    """Its heads stay behind; windows, PHI-S, features of blocks and class tokens give the same numbers bare."""
+    from encoders import RadioEncoder
+    from tests.helpers.radio_whole import whole_case
+    from tests.helpers.tiny_vlm import build_tiny
+
+    source = whole_case().write_remote(tmp_path / "radio")
+    encoder = RadioEncoder.from_pretrained(source, vitdet_window_size=2, vitdet_num_global=2)
+    assert encoder.adaptors and encoder.config.feature_normalizer
+    geometry = {"min_num_patches": 4, "max_num_patches": 256}
+    model, processor = build_tiny(vision=encoder, geometry=geometry, **BEYOND[name])
+    folder = tmp_path / "stage4"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    exported = export(folder, tmp_path / "export")
+    reference = write_reference(model, processor, tmp_path / "reference.pt")
+    if name == "phi-s":  # a control: the export test would see a lost normalizer
+        kept = torch.load(reference, weights_only=False)
+        model.vision_model.feature_normalizer.tx.copy_(torch.eye(64))
+        with torch.inference_mode():
+            assert (model(**kept["inputs"]).logits - kept["logits"]).abs().max() > 1e-3
+    found, again = check_bare(bare, exported, reference, tmp_path / "first")
+    assert_same(found)
+    config = json.loads((again / "config.json").read_text())["vision_config"]
+    assert config["model_type"] == "radio_encoder" and config["vitdet_window_size"] == 2 and not config.get("adaptors")
+    card = (exported / "README.md").read_text()
+    assert "windows of 2×2 patches" in card and ("2 class tokens" in card) == (name == "blocks")
 
 
 def test_files_obey_the_loader(exported):

@@ -35,12 +35,34 @@ RESULTS = {
         ("local:C-RADIOv2-VLM-H", "nvidia-open-model-license"),
         ("nvidia/RADIO-L", "nvidia-source-code-license-nc"),
         ("nvidia/E-RADIO", "nvidia-source-code-license-nc"),
+        ("local:c-radio_v4-h_half.pth.tar", "nvidia-open-model-license"),
+        ("local:radio_v2.5-l_half.pth.tar", "nvidia-source-code-license-nc"),
+        ("local:e-radio_v2.pth.tar", "nvidia-source-code-license-nc"),
         ("preset:tiny", "apache-2.0"),
         ("local:radio", None),
     ],
 )
 def test_licence_follows_the_base(base, expected):
     assert licence_of(base)[0] == expected
+
+
+def test_the_licence_of_a_renamed_folder_is_that_of_the_release_its_weights_name():
+    assert licence_of("local:mine", "c-radio_v4-h")[0] == "nvidia-open-model-license"
+    vision = {**CONFIG["vision_config"], "version": "radio_v2.5-h"}
+    card = model_card({**CONFIG, "vision_config": vision, "base_models": {"vision": "local:mine"}})
+    assert "`local:mine`: RADIO and E-RADIO weights" in card
+
+
+def test_the_encoder_row_names_windows_blocks_and_class_tokens():
+    config = {
+        **CONFIG,
+        "vision_config": {**CONFIG["vision_config"], "vitdet_window_size": 16},
+        "vision_features": {"layers": [7, 15], "aggregation": "dense", "summary": True},
+        "projector_config": {**CONFIG["projector_config"], "summary_tokens": 2},
+    }
+    card = model_card(config)
+    assert "windows of 16×16 patches, features of blocks 7, 15 (dense), 2 class tokens" in card
+    assert "windows" not in model_card(CONFIG) and "class tokens" not in model_card(CONFIG)
 
 
 def test_hub_licence_is_open_only_when_every_part_is():

@@ -18,17 +18,22 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-TIES = [("nemotron_h", "tied"), pytest.param("llama", "untied", marks=pytest.mark.slow)]
+KINDS = [
+    ("nemotron_h", "tied", "plain"),
+    ("llama", "untied", "everything"),
+    pytest.param("llama", "untied", "plain", marks=pytest.mark.slow),
+    pytest.param("llama", "untied", "early", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(("family", "tie"), TIES)
-def test_ranks_with_and_without_pictures_do_not_wait(family, tie):
+@pytest.mark.parametrize(("family", "tie", "tower"), KINDS)
+def test_ranks_with_and_without_pictures_do_not_wait(family, tie, tower):
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("optional package absent: deepspeed")
     port = free_port()
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.zero3_rank", str(rank), port, family, tie],
+            [sys.executable, "-m", "tests.helpers.zero3_rank", str(rank), port, family, tie, tower],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(2)
