@@ -120,8 +120,10 @@ def tower_config(config: RadioConfig, options: dict | None = None) -> RadioEncod
     schedules = [options or {}, vars(wide), vars(RELEASES[wide.version]) if wide.version in RELEASES else {}]
     schedule = next((said for said in schedules if any(said.get(name) for name in SCHEDULE)), {})
     values |= {"adaptors": None, "cpe_training": False} | {name: schedule.get(name) for name in SCHEDULE}
+    values |= options or {}
+    values["vitdet_window_size"] = values.get("vitdet_window_size") or None  # 0 switches windows off
     try:
-        new = RadioEncoderConfig(**{**values, **(options or {})})
+        new = RadioEncoderConfig(**values)
     except ValueError as error:
         raise RadioVLMError(f"vision encoder: {error}") from error
     new._attn_implementation = config._attn_implementation

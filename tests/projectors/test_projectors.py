@@ -6,7 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from projectors.components import build_projector, get_projector, num_tokens, projector_names, static_source
+from projectors.components import (
+    build_projector,
+    get_projector,
+    num_tokens,
+    project,
+    projector_names,
+    static_source,
+)
 from projectors.pixel_shuffle import shuffle_dense, shuffle_index, shuffle_packed
 from projectors.registry import register_projector
 
@@ -42,6 +49,27 @@ def test_packed_pictures_equal_single_pictures(name):
     together = projector(torch.cat(parts), grids)
     alone = torch.cat([projector(part, [grid]) for part, grid in zip(parts, grids)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("name", projector_names())
+def test_class_tokens_stand_before_the_patches_of_their_picture(name):
+    torch.manual_seed(0)
+    config = {**get_projector(name).defaults(8, 16), "summary_tokens": 3}
+    projector, grids = build_projector(config, 8, 16, d_summary=4), [(2, 4), (4, 2), (6, 2)]
+    features, summary = torch.randn(28, 8), torch.randn(3, 3, 4)
+    tokens = project(projector, config, features, grids, summary)
+    assert len(tokens) == sum(num_tokens(config, *grid) for grid in grids)
+    plain = {key: value for key, value in config.items() if key != "summary_tokens"}
+    alone = project(projector, plain, features, grids).split([num_tokens(plain, *grid) for grid in grids])
+    start = 0
+    for own, patches in zip(summary, alone):
+        assert num_tokens(plain, 2, 2) + 3 == num_tokens(config, 2, 2)
+        torch.testing.assert_close(tokens[start : start + 3], projector.summary_head(own))
+        torch.testing.assert_close(tokens[start + 3 : start + 3 + len(patches)], patches)
+        start += 3 + len(patches)
+    tokens.sum().backward()
+    assert all(p.grad is not None for p in projector.parameters())
+    assert not hasattr(build_projector(plain, 8, 16), "summary_head")
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -5,17 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, RadioModel
+from transformers import AutoModelForCausalLM, RadioConfig, RadioModel
 
+from encoders import RadioEncoder, RadioVisionModel
 from encoders.presets import VISION_PRESETS
 from eval.run import load as eval_load
 from llm.presets import LLM_PRESETS
 from llm.tiny_tokenizer import CHAT_TOKENS, build_byte_tokenizer, byte_alphabet
 from tests.helpers.model_inputs import text_config, tiny_config
+from tests.helpers.radio_whole import whole_case
 from training.loading import load_model as training_load
 from training.recipe_loading import load_recipe
-from vlm.build import build_vlm, load_vlm
+from vlm.build import build_vlm, load_vlm, tower_config
 from vlm.errors import RadioVLMError
+from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 from vlm.special_tokens import check_special_tokens, fit_embeddings
 
 GEOMETRY = {"min_num_patches": 4, "max_num_patches": 64}
@@ -124,6 +127,76 @@ def test_parts_keep_their_weights_and_the_result_comes_back(tmp_path):
     processor.save_pretrained(tmp_path)
     again, _ = load_vlm(str(tmp_path))
     assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [RadioModel, RadioVisionModel, RadioEncoder])
+def test_every_kind_of_encoder_is_upgraded_in_place_and_keeps_its_numbers(kind):
+    torch.manual_seed(0)
+    config = vision_config() if kind is not RadioModel else RadioConfig.from_dict(vision_config().to_dict())
+    vision = kind(config).train(False)
+    pixels = torch.rand(1, 3, 32, 16)
+    with torch.no_grad():
+        want = vision(pixels).features
+    model, _ = build_vlm(vision, language_model(259), plain_tokenizer(), geometry=GEOMETRY)
+    assert model.vision_model is vision and type(vision) is RadioVisionModel and not vision.training
+    with torch.no_grad():
+        torch.testing.assert_close(vision(pixels).features, want, atol=1e-5, rtol=1e-4)
+    # one config object for all: the model's choice of attention reaches every layer
+    assert {id(m.config) for m in vision.modules() if hasattr(m, "config")} == {id(model.config.vision_config)}
+    model.set_attn_implementation({"vision_config": "eager"})
+    assert {layer.attention.config._attn_implementation for layer in vision.encoder.layer} == {"eager"}
+
+
+def test_heads_are_dropped_with_a_word_and_normalizers_stay(tmp_path, caplog):
+    encoder = RadioEncoder.from_pretrained(whole_case().write_remote(tmp_path / "radio"))
+    assert encoder.adaptors and encoder.config.cpe_training
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        want = encoder(pixels).features
+    options = {"vitdet_window_size": 2, "vitdet_num_global": 2}
+    with caplog.at_level("INFO"):
+        model, _ = build_vlm(encoder, language_model(259), plain_tokenizer(), geometry=GEOMETRY)
+    assert "teacher heads stay behind" in caplog.text and "siglip2-g" in caplog.text
+    assert not any("adaptors" in name for name in model.state_dict()) and model.config.vision_config.adaptors is None
+    with torch.no_grad():
+        assert torch.equal(model.vision_model(pixels).features, want), "PHI-S stays"
+        windowed, _ = build_vlm(
+            encoder, language_model(259), plain_tokenizer(), geometry=GEOMETRY, vision_options=options
+        )
+        assert (windowed.vision_model(pixels).features - want).abs().max() > 1e-2
+    assert windowed.config.geometry["multiple"] == 2 and windowed.config.vision_config.vitdet_window_size == 2
+
+
+def test_positions_are_drawn_in_training_only_when_asked_for(tmp_path):
+    source = whole_case(heads=False).write_remote(tmp_path / "radio")
+    for asked in (False, True):
+        options = {"cpe_training": True, "pos_dropout": 0.0} if asked else None
+        model, _ = build_vlm(
+            RadioEncoder.from_pretrained(source), language_model(259), plain_tokenizer(), vision_options=options
+        )
+        tower, pixels = model.train().vision_model, torch.rand(1, 3, 64, 64)
+        assert model.config.vision_config.cpe_training == asked
+        assert torch.equal(tower(pixels).features, tower(pixels).features) != asked
+        model.save_pretrained(tmp_path / "saved")
+        again = RadioVLMForConditionalGeneration.from_pretrained(tmp_path / "saved")
+        assert again.vision_model.embeddings.cpe_training == asked
+
+
+def test_vision_options_are_checked():
+    for options, message in (
+        ({"hidden_size": 4}, "unknown vision options hidden_size"),
+        ({"vitdet_window_size": 2, "vitdet_num_global": 2}, "leaves no windowed block among 2"),
+    ):
+        with pytest.raises(RadioVLMError, match=message):
+            build_vlm(vision_config(), language_model(259), plain_tokenizer(), vision_options=options)
+
+
+def test_the_schedule_of_a_release_goes_with_its_window():
+    config = VISION_PRESETS["C-RADIOv2-VLM-H"].config()
+    assert tower_config(config, {"vitdet_window_size": 16}).vitdet_num_global == 8
+    assert tower_config(config, {"vitdet_window_size": 16, "vitdet_num_global": 4}).vitdet_num_global == 4
+    assert tower_config(config, {"vitdet_window_size": 16, "vitdet_num_windowed": 5}).vitdet_num_global is None
+    assert tower_config(config, {"vitdet_window_size": 0}).vitdet_window_size is None
 
 
 def test_half_precision_parts_give_a_projector_of_the_same_kind():

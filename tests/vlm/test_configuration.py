@@ -1,10 +1,12 @@
 """`RadioVLMConfig`: round trips, refusals where the config is built, formats of the past and the future."""
 
+import copy
 import json
 
 import pytest
 from transformers import AutoConfig, RadioConfig
 
+from encoders.radio_config import RadioEncoderConfig
 from tests.helpers.model_inputs import text_config, tiny_config
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.errors import RadioVLMError
@@ -58,6 +60,46 @@ def test_parts_keep_the_attention_they_were_built_with():
     text._attn_implementation, vision._attn_implementation = "sdpa", "eager"
     config = RadioVLMConfig(vision, text)
     assert config.text_config._attn_implementation == "sdpa"
+    assert config.vision_config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("extra", [{}, {"vitdet_window_size": 2, "vitdet_num_global": 1, "feature_normalizer": True}])
+def test_the_encoder_is_always_in_its_wider_form(extra, tmp_path, recwarn, caplog):
+    """Whatever it is given as, and through every way of writing and reading, without a warning."""
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_img_size=64, patch_size=4)
+    given = [RadioEncoderConfig(**sizes, **extra), {**sizes, **extra, "model_type": "radio_encoder"}]
+    given += [RadioConfig(**sizes, **extra), {**sizes, **extra, "model_type": "radio"}, {**sizes, **extra}]
+    for number, vision in enumerate(given):
+        config = RadioVLMConfig(vision_config=vision, text_config=text_config())
+        config.save_pretrained(tmp_path / str(number))
+        written = json.loads((tmp_path / str(number) / "config.json").read_text())["vision_config"]
+        assert written["model_type"] == ("radio_encoder" if extra else "radio")
+        read = [RadioVLMConfig.from_dict(config.to_dict()), AutoConfig.from_pretrained(tmp_path / str(number))]
+        for again in (config, copy.deepcopy(config), *read):
+            assert type(again.vision_config) is RadioEncoderConfig and again.vision_config.hidden_size == 16
+            assert all(getattr(again.vision_config, name) == value for name, value in extra.items())
+            assert again.geometry["multiple"] == 2 and not again.vision_config.cpe_training
+    assert RadioVLMConfig(vision_config=given[0], text_config=text_config()).vision_config is given[0], "not a copy"
+    assert not [w for w in recwarn if "radio" in str(w.message).lower()] and "radio" not in caplog.text.lower()
+
+
+def test_an_encoder_that_is_no_radio_or_cannot_be_is_refused():
+    from transformers import CLIPVisionConfig
+
+    for vision in (CLIPVisionConfig(), {"model_type": "clip_vision_model"}):
+        with pytest.raises(RadioVLMError, match="'clip_vision_model' is no RADIO encoder"):
+            RadioVLMConfig(vision_config=vision, text_config=text_config())
+    with pytest.raises(RadioVLMError, match="vision_config: vitdet_num_global"):
+        RadioVLMConfig(vision_config={"num_hidden_layers": 2, "vitdet_window_size": 2}, text_config=text_config())
+
+
+def test_teacher_heads_have_no_place_in_the_config():
+    half = {"version": "v2", "input_dim": 16, "hidden_dim": 8, "output_dim": 8, "num_inner": 0, "pre_norm": False}
+    heads = {"t": {"head_idx": 0, "summary": half, "feature": {**half, "upsample_factor": 1}}}
+    vision = RadioEncoderConfig(hidden_size=16, num_attention_heads=2, adaptors=heads)
+    vision._attn_implementation = "eager"
+    config = RadioVLMConfig(vision_config=vision, text_config=text_config())
+    assert config.vision_config.adaptors is None and vision.adaptors, "the encoder's own config is left alone"
     assert config.vision_config._attn_implementation == "eager"
 
 

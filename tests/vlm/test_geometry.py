@@ -45,9 +45,9 @@ def test_any_size_gets_a_legal_grid():
         return draw.choice([1, 2, 15, 16, 17, draw.randint(1, 64), draw.randint(1, 3000), draw.randint(1, 100_000)])
 
     for _ in range(20_000):
-        multiple = draw.choice([1, 2, 4])
+        multiple = draw.choice([1, 2, 4, 6, 16, 32])  # the large ones are those of windows
         low = draw.choice([0, 1, 4, 16, 256, 1024])
-        high = draw.choice([0, max(low, multiple**2), max(low, 256), 13312])
+        high = draw.choice([0, max(low, multiple**2), max(low, 256, multiple**2), 13312])
         geometry = check_geometry(
             {"patch_size": draw.choice([14, 16]), "multiple": multiple, "min_num_patches": low, "max_num_patches": high}
         )

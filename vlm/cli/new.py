@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--vitdet-window", type=int, metavar="N",
-        help="attention inside windows of N x N patches in most blocks; pictures are then resized to multiples of it",
+        help="attention inside windows of N x N patches in most blocks, pictures resized to multiples of it; 0: none, "
+        "whatever the checkpoint says",
     )  # fmt: skip
     parser.add_argument(
         "--vitdet-num-global", type=int, metavar="N", help="so many blocks stay global (default: as released, else 4)"
@@ -131,9 +132,9 @@ def window_options(args: argparse.Namespace) -> dict[str, int]:
 
     named = {"vitdet_window_size": args.vitdet_window, "vitdet_num_global": args.vitdet_num_global}
     named = {name: value for name, value in named.items() if value is not None}
-    if any(value < 1 for value in named.values()):
-        raise RadioVLMError("--vitdet-window and --vitdet-num-global take numbers from 1 on")
-    if "vitdet_num_global" in named and "vitdet_window_size" not in named:
+    if named.get("vitdet_window_size", 0) < 0 or named.get("vitdet_num_global", 1) < 1:
+        raise RadioVLMError("--vitdet-window takes numbers from 0 on, --vitdet-num-global from 1 on")
+    if "vitdet_num_global" in named and not named.get("vitdet_window_size"):
         raise RadioVLMError("--vitdet-num-global needs --vitdet-window: the side of a window in patches")
     return named
 

@@ -127,7 +127,6 @@ def load_vision(
     Teacher heads stay in the checkpoint; the report names them. Without `weights` a preset answers by itself, anything
     else is opened and checked, but not read. `windows`: `vitdet_window_size`, `vitdet_num_global`.
     """
-    from encoders.errors import RadioCheckpointError
     from encoders.radio_encoder import RadioEncoder
     from encoders.versions import RELEASES
     from vlm.build import tower_config
@@ -142,7 +141,7 @@ def load_vision(
         encoder = RadioEncoder.from_pretrained(
             source, adaptors=[], dtype=dtype, weights=weights, local_files_only=not download, **(windows or {})
         )
-    except RadioCheckpointError as error:
+    except ValueError as error:
         raise RadioVLMError(f"--vision: {error}") from error
     return encoder if weights else encoder.config, origin, encoder.report
 

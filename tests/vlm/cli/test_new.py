@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from encoders import RadioEncoder
 from tests.helpers.radio_fixtures import FIXTURES, Case
 from tests.helpers.radio_whole import whole_case
 from vlm.cli.main import main
@@ -171,8 +172,6 @@ def features_agree(model, encoder) -> None:
 @pytest.mark.parametrize("form", ["remote", "hub", "ours"])
 @pytest.mark.parametrize("name", ["a_plain", "h_layerscale", "e_intermediates_norm", "phi-s"])
 def test_every_form_of_a_radio_checkpoint_opens_in_full(name, form, tmp_path, capsys):
-    from encoders import RadioEncoder
-
     case = radio_case(name)
     source = case.write_hub(tmp_path / "x.pth.tar") if form == "hub" else case.write_remote(tmp_path / "C-RADIO-mine")
     if form == "ours":
@@ -187,8 +186,6 @@ def test_every_form_of_a_radio_checkpoint_opens_in_full(name, form, tmp_path, ca
 
 
 def test_teacher_heads_stay_behind_by_name(tmp_path, capsys):
-    from encoders import RadioEncoder
-
     case, out = whole_case(), tmp_path / "out"
     source = case.write_remote(tmp_path / "mine")
     assert RadioEncoder.from_pretrained(source).adaptors, "the folder asks for its heads"
@@ -203,8 +200,6 @@ def test_teacher_heads_stay_behind_by_name(tmp_path, capsys):
 
 
 def test_windows_and_features_arrive(tmp_path, capsys):
-    from encoders import RadioEncoder
-
     out = tmp_path / "out"
     source = radio_case("b_vitdet_global2").write_remote(tmp_path / "mine", vitdet_window_size=None)
     words = ["--vision", source, "--llm", "tiny", "--vitdet-window", 2, "--vitdet-num-global", 2]
@@ -217,6 +212,18 @@ def test_windows_and_features_arrive(tmp_path, capsys):
     assert config["vision_features"] == wanted and config["projector_config"]["summary_tokens"] == 2
     features_agree(opened(out), RadioEncoder.from_pretrained(source, vitdet_window_size=2, vitdet_num_global=2))
     assert main(["inspect", "--model", str(out)]) == 0
+    assert "windows of 2×2 patches; global in blocks 2, 5" in capsys.readouterr().out
+
+
+def test_windows_of_a_checkpoint_are_kept_and_0_switches_them_off(tmp_path, capsys):
+    args = ["--llm", "tiny", "--meta", "--vision", radio_case("b_vitdet_global2").write_remote(tmp_path / "mine")]
+    case = radio_case("b_vitdet_global2")
+    assert case.facts["vitdet_window_size"] == 2
+    assert new(*args, "--vitdet-window", 0) == 0 and "global in every block" in capsys.readouterr().out
+    assert new(*args, "--vitdet-window", 2, "--vitdet-num-global", 3) == 0
+    assert "windows of 2×2 patches; global in blocks 1, 3, 5" in capsys.readouterr().out
+    RadioEncoder.from_pretrained(args[-1], vitdet_num_global=2).save_pretrained(tmp_path / "ours")
+    assert new(*args[:-1], tmp_path / "ours") == 0
     assert "windows of 2×2 patches; global in blocks 2, 5" in capsys.readouterr().out
 
 
@@ -237,7 +244,8 @@ def test_positions_of_a_vlm_in_training_are_those_of_evaluation_unless_asked(tmp
         (["--features", "layers=9"], "vision_config has blocks 0 to 2"),
         (["--features", "layers=x"], "must be a list of block numbers"),
         (["--vitdet-num-global", "1"], "--vitdet-num-global needs --vitdet-window"),
-        (["--vitdet-window", "0"], "numbers from 1 on"),
+        (["--vitdet-window", "-1"], "numbers from 0 on"),
+        (["--vitdet-window", "0", "--vitdet-num-global", "1"], "--vitdet-num-global needs --vitdet-window"),
         (["--vitdet-window", "4"], "leaves no windowed block among 3"),
         (["--vitdet-window", "16", "--vitdet-num-global", "1"], "video['max_num_patches'] (64)"),
         (["--vitdet-window", "4", "--vitdet-num-global", "1", "--geometry", "multiple=6"], "vitdet_window_size (4)"),
