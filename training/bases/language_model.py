@@ -1,6 +1,6 @@
 """Makes the small hybrid language model of the demo: NemotronH, trained from nothing on look-ups.
 
-    python training/bases/language_model.py --out runs/demo/bases/llm --steps 1000 --seed 0
+    python training/bases/language_model.py --out runs/demo/bases/llm --seconds 60 --seed 0
 
 It reads pages as a grid of cells (``cells.py``), transcriptions in plain text and an expert's findings, and answers
 questions on them; the loss is on the answers only. The curriculum is what makes it work: with all layouts at once it

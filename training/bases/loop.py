@@ -1,5 +1,5 @@
-"""The training loop both bases share: Muon for matrices and AdamW for the rest, a cosine over a number of steps
-(not over time: a busy machine shall take longer, not learn less), and one progress line with the remaining time.
+"""The training loop both bases share: Muon for matrices and AdamW for the rest, a cosine over the given seconds (or
+over a number of steps, for tests), and one progress line with the remaining time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def arguments(about: str) -> argparse.ArgumentParser:
     """Options of a base's command."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="training time")
+    parser.add_argument("--steps", type=int, default=0, help="train this many steps instead of --seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -86,16 +87,19 @@ def train(
     compute: Callable[[float], tuple[torch.Tensor, str]],
     options: argparse.Namespace,
 ) -> list[float]:
-    """Runs ``compute(done) -> (loss, note)`` and a step, ``options.steps`` times; returns the losses."""
+    """Runs ``compute(done) -> (loss, note)`` and steps until the time or the steps are used up; returns the losses."""
     optimizers, progress = Optimizers(model), Progress(title)
     losses: list[float] = []
-    for index in range(options.steps):
-        done = index / options.steps
+    started = time.monotonic()
+    while True:
+        passed = time.monotonic() - started
+        done = len(losses) / options.steps if options.steps else passed / max(options.seconds, 1e-6)
+        if done >= 1.0:
+            progress.show(1.0, losses[-1] if losses else float("nan"))
+            return losses
         loss, note = compute(done)
         loss.backward()
         optimizers.step(rate(done))
         losses.append(loss.item())
         recent = losses[-20:]
         progress.show(done, sum(recent) / len(recent), note)
-    progress.show(1.0, losses[-1] if losses else float("nan"))
-    return losses

@@ -1,6 +1,6 @@
 """Makes the small RADIO encoder of the demo by a short proxy task.
 
-    python training/bases/radio.py --out runs/demo/bases/radio --steps 600 --seed 0
+    python training/bases/radio.py --out runs/demo/bases/radio --seconds 60 --seed 0
 
 For every cell of two by two patches linear heads must say which characters stand in it, in reading order, and which
 word they begin. The heads are thrown away; the encoder is saved as an ordinary RadioModel.

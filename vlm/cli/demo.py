@@ -29,7 +29,7 @@ STAGES = {1: "alignment", 2: "instruction tuning", 3: "long context", 4: "medica
 # Wall seconds on two cores, for the remaining time shown; not a promise.
 SECONDS = {
     "data": 45,
-    "bases": 100,
+    "bases": 75,
     "new": 10,
     "stage1": 60,
     "stage2": 240,
@@ -78,11 +78,11 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
 
     plan = out / "data.yaml"
     make_data = [*cli, "make-data", *flags(plan=plan, seed=seed, out=out / "data")]
-    bases = {"llm": ("language_model.py", "llm_steps"), "radio": ("radio.py", "radio_steps")}
+    bases = {"llm": ("language_model.py", "llm_seconds"), "radio": ("radio.py", "radio_seconds")}
     make_bases = [
-        [python, str(root / "training/bases" / script), *flags(out=out / "bases" / name, steps=steps, seed=seed)]
+        [python, str(root / "training/bases" / script), *flags(out=out / "bases" / name, seconds=seconds, seed=seed)]
         for name, (script, key) in bases.items()
-        for steps in [settings["bases"][key]]
+        for seconds in [settings["bases"][key]]
     ]
     parts = flags(vision=out / "bases/radio", llm=out / "bases/llm", preset="tiny", seed=seed, out=out / "stage0")
     steps = [
