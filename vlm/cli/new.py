@@ -116,7 +116,10 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_transformers(2 * sum(parameter.numel() for parameter in planned[0].parameters()))
     if not args.random:
+        was_planned = parts.report is not None
         parts = load_parts(*words, windows=windows)
+        if parts.report is not None and not was_planned:  # a preset is planned from its name alone
+            print(f"\n{parts.report}")
     torch.manual_seed(args.seed)
     model, processor = build(parts, options)
     cast(model, model.language_model.dtype if args.dtype == "auto" else getattr(torch, args.dtype))

@@ -270,6 +270,22 @@ def test_releases_that_cannot_be_planned_say_why(name, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_preset_says_what_its_checkpoint_held_once_it_is_loaded(tmp_path, monkeypatch, capsys):
+    """As with an id on the hub: the plan comes from the name, the weights and their heads from the checkpoint."""
+    from encoders import presets
+
+    source = whole_case().write_remote(tmp_path / "nvidia")
+    config = RadioEncoder.from_pretrained(source, weights=False).config
+    preset = presets.VisionPreset(hub_id=str(source), config=lambda: config, parameters=0)
+    monkeypatch.setitem(presets.VISION_PRESETS, "C-RADIO-mine", preset)
+    assert new("--vision", "C-RADIO-mine", "--llm", "tiny", "--meta") == 0
+    assert "weights used" not in capsys.readouterr().out
+    assert new("--vision", "C-RADIO-mine", "--llm", "tiny", "--out", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "weights used" in shown and "left out" in shown
+    assert opened(tmp_path / "out").config.vision_heads_left_out == ["dino_v3_7b", "siglip2-g"]
+
+
 def test_a_release_is_planned_by_its_name_with_its_own_schedule(capsys):
     assert new("--vision", "c-radio_v2-vlm-h", "--llm", "tiny", "--vitdet-window", 8, "--meta") == 0
     assert "global in blocks 3, 7, 11, 15, 19, 23, 27, 31" in capsys.readouterr().out
