@@ -28,6 +28,16 @@ class AdaptorOutput(NamedTuple):
     features: torch.Tensor
 
 
+class Adaptors(dict):
+    """`AdaptorOutput` by teacher; a name may be cut where the checkpoint's goes on with - or _ ("dino_v3")."""
+
+    def __missing__(self, name: str) -> AdaptorOutput:
+        longer = [own for own in self if own.startswith((f"{name}-", f"{name}_"))]
+        if len(longer) != 1:
+            raise KeyError(f"{name!r}; there are {', '.join(self) or 'no adaptors'}")
+        return self[longer[0]]
+
+
 class HeadV1(nn.Module):
     """Linear, LayerNorm, ReLU, then `num_inner` times the same, then Linear: `(..., input_dim)` to `output_dim`."""
 

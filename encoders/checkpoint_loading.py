@@ -233,7 +233,7 @@ def _check_fit(origin: str, expected: Mapping[str, tuple], shapes: Mapping[str, 
 def _why_unused(name: str, asked: list[str] | None) -> str:
     if name.startswith("adaptors."):
         head = name.split(".")[1]
-        return f"head of teacher {head}: not asked for (adaptors=[{head!r}])"
+        return f"head of teacher {head}, not asked for; adaptors=[{head!r}] loads it"
     if name.startswith("final_norm."):
         return "the training ran without it (args['model_norm'] is not set)"
     return "the model described by config.json has no place for it"

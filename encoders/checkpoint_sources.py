@@ -87,7 +87,7 @@ class _Repository:
     def looked_for(self) -> str:
         if is_offline_mode() or self.kwargs.get("local_files_only"):
             return f"what the Hugging Face cache has of {self.hub_id}, as nothing may be downloaded (offline)"
-        return f"what {self.hub_id} has"
+        return f"what the hub gave for {self.hub_id} (is there a network, is the id right, may you read it?)"
 
 
 def open_checkpoint(source: str | Path, filename: str | None = None, **hub_kwargs: Any) -> RadioCheckpoint:

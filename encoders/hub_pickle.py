@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import serialization
 
-from encoders.errors import RadioCheckpointError
+from encoders.errors import RadioCheckpointError, what_it_is
 from encoders.tensor_files import FETCH_AGAIN, MemoryTensors, Rows, TensorReader
 
 ADMITTED = (argparse.Namespace, types.SimpleNamespace)
@@ -89,7 +89,7 @@ def _explain(path: Path, error: Exception) -> RadioCheckpointError:
     advice = ("Check the documentation", "Please file an issue", "Weights only load failed")
     said = [line for line in str(error).splitlines() if line.strip() and not line.startswith(advice)]
     said = f"{type(error).__name__}: {said[-1].strip()[:200]}" if said else type(error).__name__
-    return RadioCheckpointError(f"{path} is not a readable checkpoint ({said}): {FETCH_AGAIN}")
+    return RadioCheckpointError(f"{path} is not a readable checkpoint{what_it_is(path)} ({said}): {FETCH_AGAIN}")
 
 
 class HubTensors(TensorReader):

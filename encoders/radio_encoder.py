@@ -5,16 +5,33 @@
 """
 
 import json
+import logging
 from pathlib import Path
 
 import torch
 from transformers.models.radio.modeling_radio import RadioModel
 
+from encoders.adaptor_specs import match_names
 from encoders.checkpoint_loading import LoadReport, build_encoder
 from encoders.checkpoint_sources import RadioCheckpoint, open_checkpoint
-from encoders.errors import RadioCheckpointError
+from encoders.intermediates import take_indices
 from encoders.radio_vision import RadioEncoderOutput, RadioVisionModel
 from encoders.versions import RELEASES, find_release
+
+logger = logging.getLogger(__name__)
+
+LOOKS_LIKE_BYTES = 32.0  # no normalised picture gets there
+HUB_OPTIONS = (
+    "cache_dir",
+    "filename",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+FROM_AUTO = ("adapter_kwargs", "code_revision")  # what the Auto classes pass along whatever the model is
 
 
 class RadioEncoder(RadioVisionModel):
@@ -46,7 +63,8 @@ class RadioEncoder(RadioVisionModel):
             dtype: of the weights; None: as the checkpoint says. Conditioning, positions and normalizers stay float32.
             attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
             weights: False for a model on the meta device: everything is checked, no weight is read.
-            **hub: `revision`, `cache_dir`, `token`, `local_files_only`, `subfolder`, as everywhere in transformers.
+            **hub: `revision`, `cache_dir`, `token`, `local_files_only`, `subfolder`, as everywhere in transformers;
+                `filename`: one file of the repository or folder, such as the torch.hub file beside the safetensors.
 
         Raises:
             RadioCheckpointError: naming what is missing, unknown, contradictory, damaged or unsupported.
@@ -54,6 +72,11 @@ class RadioEncoder(RadioVisionModel):
         for ignored in ("config", "trust_remote_code", "torch_dtype"):  # what the Auto classes pass along
             value = hub.pop(ignored, None)
             dtype = dtype if ignored != "torch_dtype" else dtype or value
+        unknown = sorted(name for name in hub if name not in (*HUB_OPTIONS, *FROM_AUTO) and not name.startswith("_"))
+        if unknown:
+            known = ", ".join(HUB_OPTIONS)
+            raise TypeError(f"from_pretrained has no option {', '.join(unknown)}; those of the hub are {known}")
+        hub = {name: value for name, value in hub.items() if name in HUB_OPTIONS}
         checkpoint = _with_heads(open_checkpoint(str(source), **hub), str(source), adaptors, hub)
         asked = [adaptors] if isinstance(adaptors, str) else adaptors
         windows = (vitdet_window_size, vitdet_num_global, vitdet_num_windowed)
@@ -73,15 +96,31 @@ class RadioEncoder(RadioVisionModel):
     def forward(self, *args, **kwargs) -> RadioEncoderOutput:
         """As `RadioVisionModel.forward`; in evaluation, features that are not finite are an error."""
         out = super().forward(*args, **kwargs)
-        features = getattr(out, "features", None)
-        if not self.training and features is not None and not torch.compiler.is_compiling():
-            bad = features.numel() - int(torch.isfinite(features).sum())
-            if bad:
-                pixels = args[0] if args else kwargs.get("pixel_values")
-                clean = pixels is None or bool(torch.isfinite(pixels.float()).all())
-                cause = f"the weights and their dtype {features.dtype}" if clean else "pixel_values: NaN or Inf in them"
-                raise ValueError(f"{bad} of {features.numel()} feature values are not finite; look at {cause}")
+        self._check(args[0] if args else kwargs.get("pixel_values"), getattr(out, "features", None))
         return out
+
+    def forward_intermediates(self, x: torch.Tensor, *args, **kwargs):
+        """As `RadioVisionModel.forward_intermediates`, with the same check."""
+        out = super().forward_intermediates(x, *args, **kwargs)
+        indices = kwargs.get("indices", args[0] if args else None)
+        entries = out if isinstance(out, list) else out[1]
+        for index, entry in zip(take_indices(indices, self.config.num_hidden_layers), entries):
+            self._check(x, entry[1] if isinstance(entry, tuple) else entry, f"features of block {index}")
+        return out
+
+    def _check(
+        self, pixels: torch.Tensor | None, features: torch.Tensor | None, what: str = "features"
+    ) -> None:
+        """Raises ValueError for features that are not finite; warns of pixels that look like 0..255."""
+        if self.training or features is None or torch.compiler.is_compiling():
+            return
+        bad = features.numel() - int(torch.isfinite(features).sum())
+        if bad:
+            clean = pixels is None or bool(torch.isfinite(pixels.float()).all())
+            cause = f"the weights and their dtype {features.dtype}" if clean else "pixel_values: NaN or Inf in them"
+            raise ValueError(f"{what}: {bad:,} of {features.numel():,} values are NaN or infinite; look at {cause}")
+        if pixels is not None and pixels.is_floating_point() and pixels.numel() and pixels.max() > LOOKS_LIKE_BYTES:
+            logger.warning("pixel_values reach %.0f: values in [0, 1] are expected, divide by 255", pixels.max())
 
     def freeze(self) -> "RadioEncoder":
         """No parameter trains, and positions stay those of evaluation, also when a parent switches to training."""
@@ -92,12 +131,8 @@ class RadioEncoder(RadioVisionModel):
         """The text side of a teacher head (siglip2, clip), from the local cache or `source`: a `TextTower`."""
         from encoders.text_towers import load_text_tower
 
-        if adaptor not in self.adaptors:
-            raise RadioCheckpointError(
-                f"adaptor {adaptor!r} is not loaded; loaded: {', '.join(self.adaptors) or 'none'} "
-                "(pass adaptors=[...] to from_pretrained)"
-            )
-        return load_text_tower(adaptor, source)
+        (name,) = match_names(adaptor, self.adaptors, "this encoder (adaptors=[...] of from_pretrained loads more)")
+        return load_text_tower(name, source)
 
 
 def _with_heads(

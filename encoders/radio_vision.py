@@ -21,7 +21,8 @@ from transformers import initialization as init
 from transformers.models.radio.configuration_radio import RadioConfig
 from transformers.models.radio.modeling_radio import RadioModel, RadioModelOutput
 
-from encoders.adaptors import AdaptorOutput, build_adaptors
+from encoders.adaptors import Adaptors, build_adaptors
+from encoders.feature_format import FORMATS, to_format
 from encoders.feature_normalizers import FeatureNormalizer, IntermediateNormalizer
 from encoders.input_size import Resolution, check_size, nearest_size
 from encoders.intermediates import IntermediateCollector, IntermediateOutput
@@ -30,7 +31,6 @@ from encoders.radio_embeddings import GridPatchEmbeddings
 from encoders.vitdet import Windows, run_windowed, window_schedule
 
 Grid = tuple[int, int]
-FORMATS = ("NLC", "NCHW")
 
 
 def group_by_grid(grids: list[Grid]) -> list[tuple[Grid, list[int]]]:
@@ -47,11 +47,12 @@ class RadioEncoderOutput(RadioModelOutput):
 
     Attributes:
         features: (B, L, D), (B, D, h, w) with `feature_fmt="NCHW"`, or (total_patches, D) of packed pictures.
-        adaptors: per teacher head its `summary` (B, C) and `features`, shaped like `features` (float32).
+        adaptors: per teacher head its `summary` (B, C) and `features` (float32), shaped like `features`; u * u times
+            the patches where the head upsamples by u.
         intermediates: features of the blocks asked for with `layers`, each like `features`.
     """
 
-    adaptors: dict[str, AdaptorOutput] | None = None
+    adaptors: Adaptors | None = None
     intermediates: tuple[torch.Tensor, ...] | None = None
 
 
@@ -223,10 +224,10 @@ class RadioVisionModel(RadioModel):
             features = self.feature_normalizer(features)
         adaptors = None
         if len(self.adaptors):
-            adaptors = {
-                name: head(tokens[:, head.head_idx], features, grid, feature_fmt)
+            adaptors = Adaptors(
+                (name, head(tokens[:, head.head_idx], features, grid, feature_fmt))
                 for name, head in self.adaptors.items()
-            }
+            )
         features = to_format(features, grid, feature_fmt)
         return RadioEncoderOutput(summary=summary, features=features, last_hidden_state=tokens, adaptors=adaptors)
 
@@ -273,9 +274,11 @@ class RadioVisionModel(RadioModel):
             if collector:
                 result.intermediates = tuple(self._split(x, grid, feature_fmt)[1] for x in collector.outputs)
             return result if return_dict is not False else result.to_tuple()
+        if feature_fmt != "NLC":
+            raise ValueError("packed pictures of several sizes have no NCHW form: leave feature_fmt out")
         tokens_too = grids is None
         if grids is None:
-            grids = [tuple(row) for row in image_grid_hw.tolist()]
+            grids = [tuple(row) for row in torch.as_tensor(image_grid_hw).tolist()]
         result = self._forward_pictures(pixel_values, tubelets, grids, how, chosen, with_adaptors, tokens_too, **kwargs)
         return result if return_dict is not False else result.to_tuple()
 
@@ -283,6 +286,11 @@ class RadioVisionModel(RadioModel):
         self, pixel_values, tubelets, grids, how, chosen, with_adaptors, tokens_too, **kwargs
     ) -> RadioEncoderOutput:
         """Packed pictures and tubelets: see `forward`."""
+        for stream, width in ((pixel_values, self.config.patch_dim), (tubelets, self.config.video_patch_dim)):
+            if stream is not None and (stream.ndim != 2 or width is not None and stream.shape[1] != width):
+                raise ValueError(
+                    f"packed pixels of shape {tuple(stream.shape)}: expected flattened patches (patches, {width})"
+                )
         given = sum(len(stream) for stream in (pixel_values, tubelets) if stream is not None)
         if given != sum(h * w for h, w in grids):
             raise ValueError(f"got {given} patches, but the grids {grids[:8]} describe {sum(h * w for h, w in grids)}")
@@ -326,10 +334,10 @@ class RadioVisionModel(RadioModel):
         if chosen:
             result.intermediates = tuple(torch.cat([part[skip:] for part in level]) for level in pieces[1:])
         if len(self.adaptors) and with_adaptors:
-            result.adaptors = {
-                name: head.forward_packed(torch.stack([part[head.head_idx] for part in final]), features, grids)
+            result.adaptors = Adaptors(
+                (name, head.forward_packed(torch.stack([part[head.head_idx] for part in final]), features, grids))
                 for name, head in self.adaptors.items()
-            }
+            )
         if tokens_too:
             result.last_hidden_state = torch.cat(final)
             if len(outs) == 1 and not dense:
@@ -384,10 +392,3 @@ class RadioVisionModel(RadioModel):
             return results
         tokens = out.last_hidden_state if final_norm is None else final_norm(out.last_hidden_state)
         return self._finish(tokens, grid, output_fmt), results
-
-
-def to_format(features: torch.Tensor, grid: Grid, feature_fmt: str) -> torch.Tensor:
-    """`(B, h*w, D)` as it is ("NLC") or as `(B, D, h, w)` ("NCHW")."""
-    if feature_fmt == "NLC":
-        return features
-    return features.transpose(1, 2).reshape(features.shape[0], features.shape[-1], *grid)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from encoders.errors import RadioCheckpointError
+from encoders.errors import RadioCheckpointError, what_it_is
 
 # https://huggingface.co/docs/safetensors: names of the format
 DTYPES = {
@@ -187,7 +187,9 @@ def read_header(path: Path) -> dict[str, _Entry]:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(size - 8, MAX_HEADER):
-            raise RadioCheckpointError(f"{path} is not a whole safetensors file ({size} bytes): {FETCH_AGAIN}")
+            raise RadioCheckpointError(
+                f"{path} is not a whole safetensors file ({size} bytes){what_it_is(path)}: {FETCH_AGAIN}"
+            )
         text = file.read(length)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)

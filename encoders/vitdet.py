@@ -37,10 +37,11 @@ def window_schedule(depth: int, num_global: int | None = None, num_windowed: int
     else:
         period = max(depth // (num_global or DEFAULT_NUM_GLOBAL), 1)
     if period < 2:
-        given = f"vitdet_num_windowed={num_windowed}" if num_windowed is not None else f"vitdet_num_global={num_global}"
+        given = f"{num_global or DEFAULT_NUM_GLOBAL} global blocks" + " (the default)" * (num_global is None)
+        given = f"vitdet_num_windowed={num_windowed}" if num_windowed is not None else given
         raise ValueError(
-            f"{given} leaves no windowed block among {depth}: ask for fewer global blocks (at most {depth // 2}), or "
-            "leave vitdet_window_size out"
+            f"{given} leave no windowed block among {depth}: set vitdet_num_global to at most {depth // 2}, or "
+            "vitdet_window_size to 0 for no windows"
         )
     return tuple(i % period != period - 1 for i in range(depth - 1)) + (False,)
 

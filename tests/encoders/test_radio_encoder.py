@@ -64,7 +64,7 @@ def test_every_stored_weight_is_used_or_left_out_with_a_reason(form, asked, tmp_
     assert set(encoder.adaptors) == set(loaded) and set(report.heads_left_out) == set(HEADS) - set(loaded)
     for name in report.heads_left_out:
         reasons = {reason for stored, reason in report.left_out.items() if name in reason}
-        assert reasons == {f"head of teacher {name}: not asked for (adaptors=['{name}'])"}
+        assert reasons == {f"head of teacher {name}, not asked for; adaptors=['{name}'] loads it"}
     assert report.kind == ("remote_code" if form == "remote" else "hub")
     text = str(report)
     assert f"{report.used} weights used" in text and "model_norm" in text
@@ -186,7 +186,7 @@ def test_adaptors_that_are_not_held_list_those_that_are(remote):
     assert all(name in str(error.value) for name in HEADS)
     encoder = RadioEncoder.from_pretrained(remote, adaptors=["siglip2", "dino_v3"])
     assert list(encoder.adaptors) == ["siglip2-g", "dino_v3_7b"]
-    with pytest.raises(RadioCheckpointError, match="'sam3' is not loaded; loaded: siglip2-g, dino_v3_7b"):
+    with pytest.raises(RadioCheckpointError, match="no adaptor 'sam3' in this encoder .* holds siglip2-g, dino_v3_7b"):
         encoder.load_text_tower("sam3")
 
 
@@ -253,7 +253,7 @@ def test_nan_pixels_are_an_error(remote, pixels):
     broken = pixels.clone()
     broken[1, 0, 0, 0] = float("nan")
     with torch.no_grad():
-        with pytest.raises(ValueError, match="feature values are not finite; look at pixel_values: NaN or Inf"):
+        with pytest.raises(ValueError, match="values are NaN or infinite; look at pixel_values: NaN or Inf"):
             encoder(broken)
         with pytest.raises(ValueError, match="pixel_values"):
             encoder(pixel_values=encoder.embeddings._image_to_patches(broken).flatten(0, 1), grids=[(2, 4)] * 2)
@@ -460,3 +460,59 @@ def test_auto_model_opens_what_was_saved(remote, pixels, tmp_path):
         torch.testing.assert_close(got.summary, want.summary, atol=1e-5, rtol=0)
         assert set(getattr(got, "adaptors", None) or {}) == set(want.adaptors or {})
     assert json.loads((tmp_path / "whole/config.json").read_text())["vitdet_window_size"] == 2
+
+
+# ---- what newcomers do ----------------------------------------------------------------------------------------------
+
+
+def test_options_that_do_not_exist_are_refused(remote):
+    for wrong in ({"adaptor": "siglip2-g"}, {"vitdet_window": 2}):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            RadioEncoder.from_pretrained(remote, **wrong)
+
+
+def test_heads_answer_to_the_short_name_they_were_asked_by(tmp_path):
+    model = random_radio(adaptors=HEADS)
+    encoder = opened(model, tmp_path, "remote")
+    (name,) = [head for head in encoder.adaptors if head.startswith("dino")]
+    out = encoder(torch.rand(1, 3, *[4 * encoder.min_resolution_step] * 2))
+    assert out.adaptors["dino"] is out.adaptors[name]
+    with pytest.raises(KeyError, match="there are"):
+        out.adaptors["clap"]
+
+
+def test_intermediates_that_are_not_finite_and_pixels_of_bytes(remote, pixels, caplog):
+    encoder = RadioEncoder.from_pretrained(remote)
+    with pytest.raises(ValueError, match="pixel_values"):
+        encoder.forward_intermediates(pixels * float("nan"), indices=[0])
+    encoder(pixels)
+    assert "divide by 255" not in caplog.text
+    encoder(pixels * 255)
+    assert "divide by 255" in caplog.text
+
+
+def test_packed_input_of_the_wrong_form_is_named(remote, pixels):
+    encoder = RadioEncoder.from_pretrained(remote)
+    patch = encoder.config.patch_size
+    grid = [[side // patch for side in pixels.shape[-2:]]] * len(pixels)
+    patches = encoder.embeddings._image_to_patches(pixels).flatten(0, 1)
+    assert torch.equal(encoder(patches, image_grid_hw=grid).features, encoder(pixels).features.flatten(0, 1))
+    for wrong in (pixels, patches[:, :-1]):
+        with pytest.raises(ValueError, match="flattened patches"):
+            encoder(wrong, image_grid_hw=grid)
+    with pytest.raises(ValueError, match="NCHW"):
+        encoder(patches, image_grid_hw=grid, feature_fmt="NCHW")
+
+
+@pytest.mark.parametrize(
+    "name, start, hint",
+    [
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("radio.pth.tar", b"<!DOCTYPE html><html>", "web page"),
+    ],
+)
+def test_files_that_often_stand_for_a_checkpoint(tmp_path, name, start, hint):
+    (tmp_path / name).write_bytes(start + b" " * 200)
+    (tmp_path / "config.json").write_text('{"model_type": "radio"}')
+    with pytest.raises(RadioCheckpointError, match=hint):
+        RadioEncoder.from_pretrained(tmp_path / name if name.endswith("tar") else tmp_path)
