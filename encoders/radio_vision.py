@@ -217,13 +217,15 @@ class RadioVisionModel(RadioModel):
         summary = tokens[:, self.summary_idxs].flatten(1)
         return summary, to_format(tokens[:, self.config.num_summary_tokens :], grid, feature_fmt)
 
-    def _finish(self, tokens: torch.Tensor, grid: Grid, feature_fmt: str) -> RadioEncoderOutput:
+    def _finish(
+        self, tokens: torch.Tensor, grid: Grid, feature_fmt: str, with_adaptors: bool = True
+    ) -> RadioEncoderOutput:
         """Summary, normalised features and teacher heads of a dense batch `(B, S + L, D)`."""
         summary, features = self._split(tokens, grid, "NLC")
         if self.feature_normalizer is not None:
             features = self.feature_normalizer(features)
         adaptors = None
-        if len(self.adaptors):
+        if len(self.adaptors) and with_adaptors:
             adaptors = Adaptors(
                 (name, head(tokens[:, head.head_idx], features, grid, feature_fmt))
                 for name, head in self.adaptors.items()
@@ -269,7 +271,7 @@ class RadioVisionModel(RadioModel):
             box, grid = self._embed_batch(pixel_values)
             collector = chosen and self._collector([grid], box[0].device, **chosen)
             out = self._run(box, [grid], collector=collector, **kwargs)
-            result = self._finish(self.final_norm(out.last_hidden_state), grid, feature_fmt)
+            result = self._finish(self.final_norm(out.last_hidden_state), grid, feature_fmt, with_adaptors)
             result.hidden_states, result.attentions = out.hidden_states, out.attentions
             if collector:
                 result.intermediates = tuple(self._split(x, grid, feature_fmt)[1] for x in collector.outputs)
@@ -298,7 +300,8 @@ class RadioVisionModel(RadioModel):
         groups = group_by_grid(grids)
         if how == "auto":
             how = self._choose(grids, groups)
-        dense = how == "dense" or len(groups) == 1
+        states_too = kwargs.get("output_hidden_states") or kwargs.get("output_attentions")  # of one pass only
+        dense = (how == "dense" or len(groups) == 1) and not states_too
         sequences = self.embeddings(
             None if pixel_values is None else self.condition(pixel_values),
             tubelets=None if tubelets is None else self.condition(tubelets),
@@ -340,7 +343,7 @@ class RadioVisionModel(RadioModel):
             )
         if tokens_too:
             result.last_hidden_state = torch.cat(final)
-            if len(outs) == 1 and not dense:
+            if not dense:
                 result.hidden_states, result.attentions = outs[0].hidden_states, outs[0].attentions
         return result
 

@@ -229,3 +229,18 @@ def test_gradients_arrive_in_one_order_in_every_batching(options):
             # the two projections are leaves of one sum: which comes first is the same in all batches that have both
             got = arrivals(pictures, videos, how)
             assert got == wanted, (pictures, videos, how)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("grids", [[(4, 6), (4, 6)], [(4, 6), (2, 4)]], ids=["equal", "mixed"])
+def test_hidden_states_of_packed_pictures(window, grids):
+    """As in the native model: of the whole packed sequence, whatever the grids."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "max_img_size": 96}
+    model = RadioVisionModel(RadioEncoderConfig(**sizes, vitdet_window_size=window, vitdet_num_global=1)).eval()
+    pixels = torch.rand(sum(h * w for h, w in grids), 3 * 256)
+    with torch.no_grad():
+        out = model(pixels, image_grid_hw=torch.tensor(grids), output_hidden_states=True)
+        plain = model(pixels, image_grid_hw=torch.tensor(grids))
+    assert len(out.hidden_states) == 5 and out.hidden_states[0].shape == (1, len(out.last_hidden_state), 32)
+    assert torch.equal(out.hidden_states[-1][0], out.last_hidden_state)
+    assert torch.allclose(out.last_hidden_state, plain.last_hidden_state, atol=2e-5)
