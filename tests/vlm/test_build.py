@@ -185,7 +185,7 @@ def test_positions_are_drawn_in_training_only_when_asked_for(tmp_path):
 def test_vision_options_are_checked():
     for options, message in (
         ({"hidden_size": 4}, "unknown vision options hidden_size"),
-        ({"vitdet_window_size": 2, "vitdet_num_global": 2}, "leaves no windowed block among 2"),
+        ({"vitdet_window_size": 2, "vitdet_num_global": 2}, "no windowed block among 2"),
     ):
         with pytest.raises(RadioVLMError, match=message):
             build_vlm(vision_config(), language_model(259), plain_tokenizer(), vision_options=options)

@@ -246,7 +246,7 @@ def test_positions_of_a_vlm_in_training_are_those_of_evaluation_unless_asked(tmp
         (["--vitdet-num-global", "1"], "--vitdet-num-global needs --vitdet-window"),
         (["--vitdet-window", "-1"], "numbers from 0 on"),
         (["--vitdet-window", "0", "--vitdet-num-global", "1"], "--vitdet-num-global needs --vitdet-window"),
-        (["--vitdet-window", "4"], "leaves no windowed block among 3"),
+        (["--vitdet-window", "4"], "no windowed block among 3"),
         (["--vitdet-window", "16", "--vitdet-num-global", "1"], "video['max_num_patches'] (64)"),
         (["--vitdet-window", "4", "--vitdet-num-global", "1", "--geometry", "multiple=6"], "vitdet_window_size (4)"),
         (["--projector", "summary_tokens=2"], "unknown key summary_tokens"),
