@@ -120,7 +120,7 @@ def build_encoder(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     fixed = _unstored(config, expected, weights)
     _check_fit(origin, {name: shape for name, shape in expected.items() if name not in fixed}, shapes)
-    reasons |= {weights.source(name).name: _why_unused(name, asked) for name in weights if name not in expected}
+    reasons |= {weights.source(name).name: _why_unused(name) for name in weights if name not in expected}
     heads = [name for name in held_adaptors(shapes) if name not in (config.adaptors or {})]
     report = LoadReport(origin, checkpoint.kind, release, len(expected), reasons, heads, notes)
     model.eval()
@@ -230,7 +230,7 @@ def _check_fit(origin: str, expected: Mapping[str, tuple], shapes: Mapping[str, 
         raise RadioCheckpointError(f"{origin}: weights of another size: {'; '.join(wrong[:3])}{more}")
 
 
-def _why_unused(name: str, asked: list[str] | None) -> str:
+def _why_unused(name: str) -> str:
     if name.startswith("adaptors."):
         head = name.split(".")[1]
         return f"head of teacher {head}, not asked for; adaptors=[{head!r}] loads it"

@@ -28,7 +28,8 @@ def is_encoder(source: str | Path) -> bool:
     if path.is_file() or str(source).lower() in RELEASES:
         return True
     if path.is_dir():
-        return _is_encoder_config(path) or (not (path / "config.json").is_file() and bool([*path.glob("*.pth.tar")]))
+        hub_files = not (path / "config.json").is_file() and any(path.glob("*.pth.tar"))
+        return hub_files or _encoder_config(path) is not None
     try:
         open_checkpoint(source)
     except RadioCheckpointError:
@@ -36,19 +37,22 @@ def is_encoder(source: str | Path) -> bool:
     return True
 
 
-def _is_encoder_config(folder: Path) -> bool:
+def _encoder_config(folder: Path) -> dict | None:
+    """config.json of `folder` if it is that of a RADIO encoder."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and (config.get("model_type") in TYPES or isinstance(config.get("args"), dict))
+        return None
+    ours = isinstance(config, dict) and (config.get("model_type") in TYPES or isinstance(config.get("args"), dict))
+    return config if ours else None
 
 
 def read_encoder_config(folder: Path) -> dict:
     """config.json of an encoder that was exported or saved by `RadioEncoder`; `ExportError` for anything else."""
-    if not _is_encoder_config(folder):
+    config = _encoder_config(folder)
+    if config is None:
         raise ExportError(f"{folder} has no config.json of a RADIO encoder")
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def export_encoder(source: str | Path, out_dir: str | Path, adaptors: list[str] | None = None) -> Path:

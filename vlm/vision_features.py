@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from encoders.intermediates import take_indices
+
 DEFAULT_FEATURES = {"layers": None, "aggregation": "sparse", "summary": False, "normalize": "none"}
 CHOICES = {"aggregation": ("sparse", "dense"), "summary": (False, True), "normalize": ("none", "layer_norm")}
 
@@ -36,13 +38,15 @@ def check_features(features: dict | None, depth: int) -> dict:
         if full["aggregation"] == "dense":
             raise ValueError("vision_features['aggregation'] is 'dense', but vision_features['layers'] names no blocks")
         return full
-    numbers = isinstance(layers, (list, tuple)) and all(type(layer) is int for layer in layers)
-    if not numbers or not layers or any(not -depth <= layer < depth for layer in layers):
+    try:
+        if not isinstance(layers, (list, tuple)):  # an int would mean the last so many
+            raise ValueError
+        full["layers"] = take_indices(layers, depth)
+    except ValueError:
         raise ValueError(
             f"vision_features['layers'] is {layers!r}: it must be a list of block numbers, and vision_config has "
             f"blocks 0 to {depth - 1}"
-        )
-    full["layers"] = sorted({layer % depth for layer in layers})
+        ) from None
     return full
 
 

@@ -10,6 +10,29 @@ from safetensors.torch import load_file, save_file
 FIXTURES = Path(__file__).parents[1] / "fixtures/radio"
 
 
+def hub_names(weights: dict[str, torch.Tensor], teachers: list[str]) -> dict[str, torch.Tensor]:
+    """Names of a torch.hub file: heads by teacher index, normalizers with an underscore, no summary_idxs."""
+    state = {}
+    for name, value in weights.items():
+        name = name.removeprefix("radio_model.")
+        if name == "summary_idxs":
+            continue
+        if name.startswith("adaptors."):
+            _, teacher, kind, rest = name.split(".", 3)
+            kind = "_heads" if kind == "head_mlp" else "_feature_projections"
+            name = f"{kind}.{teachers.index(teacher)}.{rest}"
+        for old, new in (
+            ("inter_feature_normalizer.", "_intermediate_feature_normalizer."),
+            ("feature_normalizer.", "_feature_normalizer."),
+            ("model.", "base_model."),
+        ):
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+                break
+        state[name] = value
+    return state
+
+
 class Case:
     """One fixture: what was run (`facts`), its weights under public names, inputs and outputs."""
 
@@ -54,21 +77,7 @@ class Case:
 
     def hub_state(self) -> dict[str, torch.Tensor]:
         """The weights under the names of a torch.hub file."""
-        state = {}
-        teachers = [teacher["name"] for teacher in self.facts["teachers"]]
-        for name, value in self.weights.items():
-            new = name.removeprefix("radio_model.")
-            if new == "summary_idxs":
-                continue
-            if new.startswith("adaptors."):
-                _, teacher, head, rest = new.split(".", 3)
-                kind = {"head_mlp": "_heads", "feat_mlp": "_feature_projections"}[head]
-                new = f"{kind}.{teachers.index(teacher)}.{rest}"
-            new = new.replace("inter_feature_normalizer.", "_intermediate_feature_normalizer.")
-            new = "_" + new if new.startswith("feature_normalizer.") else new
-            new = "base_" + new if new.startswith("model.") else new
-            state[new] = value
-        return state
+        return hub_names(self.weights, [teacher["name"] for teacher in self.facts["teachers"]])
 
     def write_hub(self, path: Path, ema: bool = False, **changes) -> Path:
         """A torch.hub file, with `module.` before every name as distributed training leaves it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from tests.helpers.radio_fixtures import hub_names
 from tests.helpers.slow_radio import PublicRadio, Weights
 
 MEAN, STD = (0.48145467, 0.4578275, 0.40821072), (0.2686295, 0.2613026, 0.2757771)
@@ -246,27 +247,8 @@ def write_remote(model: PublicRadio, out: Path, **changes) -> Path:
 
 
 def hub_state(model: PublicRadio) -> Weights:
-    """Names of a torch.hub file: heads by teacher index, normalizers with an underscore, no summary_idxs."""
-    teachers = [teacher["name"] for teacher in model.args["teachers"]]
-    state = {}
-    for name, value in model.weights.items():
-        name = name.removeprefix("radio_model.")
-        if name == "summary_idxs":
-            continue
-        if name.startswith("adaptors."):
-            _, teacher, kind, rest = name.split(".", 3)
-            kind = "_heads" if kind == "head_mlp" else "_feature_projections"
-            name = f"{kind}.{teachers.index(teacher)}.{rest}"
-        for old, new in (
-            ("inter_feature_normalizer.", "_intermediate_feature_normalizer."),
-            ("feature_normalizer.", "_feature_normalizer."),
-            ("model.", "base_model."),
-        ):
-            if name.startswith(old):
-                name = new + name.removeprefix(old)
-                break
-        state[name] = value
-    return state
+    """The weights under the names of a torch.hub file."""
+    return hub_names(model.weights, [teacher["name"] for teacher in model.args["teachers"]])
 
 
 def write_hub(model: PublicRadio, path: Path, ema: bool = False, damp: bool = False, spectral: bool = False) -> Path:
