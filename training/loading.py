@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from llm.prepare import prepare_language_model
 from training.data.collation import build_loader
 from training.data.dataset import TrainingDataset
 from training.data.mixture import Mixture
@@ -37,10 +38,7 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     text = model.config.get_text_config()
     if hasattr(text, "use_cache"):
         text.use_cache = False
-    if recipe.train.fast_scan and args.device.type == "cpu":
-        from llm.fast_mixer import use_fast_scan
-
-        use_fast_scan(model.language_model)
+    prepare_language_model(model.language_model)
     return model, processor
 
 

@@ -172,8 +172,6 @@ class Train:
     """Recompute activations in the backward pass to save memory."""
     attention: str | None = None
     """attn_implementation of the model; default: the library's choice (sdpa)."""
-    fast_scan: bool = True
-    """Use the package's own CPU path for Mamba layers when it is available and applies."""
     threads_per_rank: int = 1
     """Torch threads of a process on a CPU machine; two processes of one thread beat one of two."""
     save_steps: int = 0

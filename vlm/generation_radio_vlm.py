@@ -110,6 +110,9 @@ class PackedGenerationMixin(GenerationMixin):
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
     ) -> dict:
         """Nothing to prepare, `_expand_inputs_for_generation` encodes; puts right what would go wrong silently."""
+        if set(getattr(self.language_model.config, "layer_types", None) or ()) == {"linear_attention"}:
+            # a cache without one attention layer knows no length, which transformers asks a VLM's cache for
+            generation_config.use_cache = model_kwargs["use_cache"] = False
         if getattr(generation_config, "prefill_chunk_size", None):
             if model_input_name == "inputs_embeds":
                 raise RadioVLMError("`prefill_chunk_size` splits token ids: pass `input_ids`, not `inputs_embeds`")

@@ -19,7 +19,7 @@ from vlm.generation_radio_vlm import PackedGenerationMixin
 from vlm.migrations import weight_renames
 from vlm.quantized_loading import leave_vision_alone
 from vlm.self_contained import SelfContainedMixin
-from vlm.text_backbone import accepts, prepare_text_backbone
+from vlm.text_backbone import accepts, embedding_scale, prepare_text_backbone
 from vlm.token_loss import loss_and_outputs
 from vlm.vision_features import feature_width, picture_features
 from vlm.visual_tokens import check_counts, gather_features, has_media, placeholder_masks, scatter_features
@@ -307,8 +307,9 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         embeds, features = self._embed(input_ids, inputs_embeds, pixels, mm_token_type_ids, sample_ids)
         if visual_index is not None:
             embeds = gather_features(embeds, visual_index, visual_features)
+        scale = embedding_scale(self.language_model)
         inputs = {
-            "inputs_embeds": embeds,
+            "inputs_embeds": embeds if scale == 1.0 else embeds * scale,
             "attention_mask": attention_mask,
             "position_ids": position_ids,
             "past_key_values": past_key_values,
@@ -328,6 +329,8 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         else:
             if self._backbone_slices_logits:
                 inputs["logits_to_keep"] = logits_to_keep
+            if getattr(self.language_model.config, "output_router_logits", False):
+                inputs["output_router_logits"] = False  # a balancing loss without labels fails on decode steps
             outputs = self.language_model(**inputs)
             loss, logits = None, outputs.logits
         result = RadioVLMOutput(

@@ -3,6 +3,7 @@
 * NemotronH's mixers clamp their time steps to `config.time_step_min` (0.001), an initialisation range, instead of
   `config.time_step_limit` (0, inf): trained steps below 0.001 are lost and the logits drift
   (huggingface/transformers#48989).
+* Falcon-H1 scales its embeddings on the `input_ids` path alone.
 * NemotronH ignores `tie_word_embeddings`; here the setting means what it says.
 
 It also answers what the model must know of a backbone before it may take a short cut.
@@ -24,6 +25,17 @@ def fix_time_step_limit(language_model: nn.Module) -> int:
     for mixer in mixers:
         mixer.time_step_limit = tuple(float(limit) for limit in mixer.config.time_step_limit)
     return len(mixers)
+
+
+def embedding_scale(language_model: nn.Module) -> float:
+    """Factor that a `inputs_embeds` call must apply itself: Falcon-H1 multiplies embeddings only on its `input_ids` path.
+
+    1 for a model whose forward does it (`scales_inputs_embeds`, see `llm.causal_lm`), so that it never happens twice.
+    """
+    config = language_model.config
+    if config.model_type != "falcon_h1" or getattr(language_model, "scales_inputs_embeds", False):
+        return 1.0
+    return float(config.embedding_multiplier or 1.0)
 
 
 def honour_tied_embeddings(language_model: PreTrainedModel) -> None:

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase  # noqa: E402
 
-from llm.fast_mixer import use_fast_scan  # noqa: E402
+from llm.prepare import prepare_language_model  # noqa: E402
 from llm.presets import LLM_PRESETS  # noqa: E402
 from training.bases import cells, loop  # noqa: E402
 from training.bases.tokenizer import build_tokenizer  # noqa: E402
@@ -153,7 +153,7 @@ def make(options) -> list[float]:
     config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     config.bos_token_id = None
     model = AutoModelForCausalLM.from_config(config).train()
-    use_fast_scan(model)
+    prepare_language_model(model)
     task = LookUpTask(model, tokenizer, options.batch_size, options.seed)
     losses = loop.train("language model", model, task.loss, options)
     model.save_pretrained(options.out)

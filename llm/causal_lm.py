@@ -1,0 +1,165 @@
+"""What a prepared causal language model can do beyond transformers' own class (see `llm.prepare`): `seq_idx` in its
+forward, a loss that never makes the full logits, `inputs_embeds` that mean the same as `input_ids`,
+`generate(inputs_embeds=...)`.
+"""
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+
+from llm.family import LLMFamily, family_of
+from llm.linear_cross_entropy import head_cross_entropy_sum, linear_cross_entropy_sum
+from llm.packed_attention import PACKED_SDPA, no_mask
+from llm.packing import drop_first_targets, pack_batch
+from llm.packing_proof import packing_is_proven
+
+
+class PackedCausalLM:
+    """Mixin over a `...ForCausalLM` class of transformers."""
+
+    skips_logits = True
+    scales_inputs_embeds = True
+
+    @property
+    def llm_family(self) -> LLMFamily:
+        """The declared record of this model."""
+        return family_of(self)
+
+    @property
+    def packing_enabled(self) -> bool:
+        """Whether `seq_idx` is accepted: declared by the family, or proven on this very model."""
+        family = self.llm_family
+        return family.packs or (family.packing_needs_proof and packing_is_proven(self))
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        seq_idx: torch.Tensor | None = None,
+        token_weights: torch.Tensor | None = None,
+        skip_logits: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ):
+        """As the family's own forward, and:
+
+        Args:
+            seq_idx: (B, L) integers that number the packed samples of a row upwards. Positions restart at each sample,
+                no sample sees another, and the first token of a sample is no target. Training only: no cache.
+            inputs_embeds: (B, L, D) rows of the embedding table (or projected features beside them).
+            token_weights: (B, L) weight of each label; the loss is the weighted mean.
+            skip_logits: With labels: return the loss and no logits, which are never made.
+            num_items_in_batch: divides the summed loss instead of the number of labelled tokens.
+
+        Raises:
+            ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape.
+        """
+        first = input_ids if input_ids is not None else inputs_embeds
+        if inputs_embeds is not None:
+            scale = self.llm_family.embedding_scale(self.config)
+            inputs_embeds = inputs_embeds if scale == 1.0 else inputs_embeds * scale
+        inputs = {
+            "input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
+            "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache,
+        }  # fmt: skip
+        if seq_idx is not None:
+            seq_idx, packed = self._packed_arguments(seq_idx, first, inputs)
+            labels = labels if labels is None else drop_first_targets(labels, seq_idx)
+            inputs |= packed
+        inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
+        all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if seq_idx is None and token_weights is None and (labels is None or all_logits):
+            if labels is not None:
+                inputs["labels"] = labels
+            elif self.llm_family.base_options(self.config):
+                # no loss, no router logits: transformers' balancing loss fails on a decode step with an attention mask
+                inputs.setdefault("output_router_logits", False)
+            if num_items_in_batch is not None:
+                inputs["num_items_in_batch"] = num_items_in_batch
+            return self.run_native(logits_to_keep=logits_to_keep, **inputs)
+        family = self.llm_family
+        outputs = self.run_base(**inputs, **family.base_options(self.config))
+        hidden = outputs.last_hidden_state
+        loss = None
+        if labels is not None:
+            loss = self._loss(hidden, labels, token_weights, num_items_in_batch)
+            extra = family.auxiliary_loss and family.auxiliary_loss(self, outputs, attention_mask)
+            loss = loss if extra is None else loss + extra.to(loss.device)
+        skip = labels is not None and skip_logits
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=None if skip else self._logits(slice_logits_to_keep(hidden, logits_to_keep)),
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
+
+    def run_native(self, **inputs):
+        """The family's own forward."""
+        return super().forward(**inputs)
+
+    def run_base(self, **inputs):
+        """The model below the head; its output has `last_hidden_state`."""
+        return self.base_model(**inputs)
+
+    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, **kwargs):
+        """Named here because transformers allows `generate(inputs_embeds=...)` only where this signature names it."""
+        return super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+    def _packed_arguments(self, seq_idx, first, inputs: dict) -> tuple[torch.Tensor, dict]:
+        """Checked `seq_idx` (B, L) and what the base model needs beside or instead of the given arguments."""
+        if not self.packing_enabled:
+            raise ValueError(
+                f"{type(self).__name__} (model_type {self.config.model_type!r}) cannot keep packed samples apart: "
+                "leave seq_idx out and lay samples out with padding (one sample a row)"
+            )
+        if inputs["past_key_values"] is not None or inputs["use_cache"]:
+            raise ValueError("seq_idx and a cache were both given: packed rows are for training, without use_cache")
+        seq_idx = seq_idx.to(first.device) if isinstance(seq_idx, torch.Tensor) else seq_idx
+        batch = pack_batch(seq_idx, first.shape[:2], inputs["attention_mask"], inputs["position_ids"])
+        implementation = self.config._attn_implementation
+        packed = {"position_ids": batch.position_ids, "use_cache": False, "attention_mask": None}
+        if self.llm_family.swaps:
+            packed["seq_idx"] = batch.seq_idx
+        if implementation == PACKED_SDPA:
+            packed |= {"attention_mask": no_mask(first), "sample_lengths": batch.lengths}
+        elif "flash" in (implementation or ""):
+            longest = max(batch.lengths)
+            packed |= {"cu_seq_lens_q": batch.cu_seqlens, "cu_seq_lens_k": batch.cu_seqlens}
+            packed |= {"max_length_q": longest, "max_length_k": longest}
+        return batch.seq_idx, packed
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.get_output_embeddings()(hidden) * self.llm_family.logit_scale(self.config)
+        cap = self.llm_family.softcap(self.config)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _loss(self, hidden, labels, token_weights, num_items_in_batch) -> torch.Tensor:
+        """Shifted cross entropy from (B, L, D) hidden states, plus the family's z-loss over all positions."""
+        family, config = self.llm_family, self.config
+        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=-100).to(hidden.device)
+        labelled = targets != -100
+        weights = None
+        if token_weights is not None:
+            weights = nn.functional.pad(token_weights[:, 1:], (0, 1)).to(hidden.device) * labelled
+        count = num_items_in_batch
+        if count is None:
+            count = labelled.sum() if weights is None else weights.sum()
+            count = torch.where(count == 0, torch.ones_like(count), count)  # nothing to learn: loss 0, not NaN
+        count = count.to(hidden.device) if isinstance(count, torch.Tensor) else count
+        options = {"scale": family.logit_scale(config), "softcap": family.softcap(config), "token_weights": weights}
+        if z_loss := family.z_loss(config):
+            options["z_weights"] = torch.ones_like(targets, dtype=torch.float32) * count * (z_loss / targets.numel())
+        head = self.get_output_embeddings()
+        if type(head) is nn.Linear:
+            total = linear_cross_entropy_sum(hidden, head.weight, targets, bias=head.bias, **options)
+        else:  # an adapter or a quantized layer: only its own forward knows what it computes
+            total = head_cross_entropy_sum(head, hidden, targets, **options)
+        return total / count

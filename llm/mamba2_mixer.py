@@ -1,0 +1,116 @@
+"""The Mamba-2 mixer that all hybrid families share: one readable forward for training, prefill, chunked prefill and
+decoding. It replaces the forward of transformers' mixers (see `llm.prepare`; weights and names stay theirs) because
+that one
+
+
+* cannot keep packed samples apart without CUDA kernels, and leaks state and convolution silently in some families;
+* forgets `time_step_limit` while decoding, so prefill + decode differs from one forward where a limit bites;
+* lets padding reach the convolution when the input projection has a bias;
+* skips `out_proj.forward` in its fused kernel, so LoRA and ZeRO-3 hooks do not fire there. This one never does.
+
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llm.causal_conv import causal_conv
+from llm.kernels import kernel
+from llm.ssd_scan import ssd_scan
+
+
+def mask_padding(x: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero the padded positions of (B, L, D); the mask is (B, L) or None."""
+    return x if attention_mask is None else x * attention_mask.unsqueeze(-1).to(x.dtype)
+
+
+def convolve(
+    mixer: nn.Module, x: torch.Tensor, seq_idx: torch.Tensor | None, left: torch.Tensor | None
+) -> torch.Tensor:
+    """Causal depthwise convolution and activation of (B, L, D); `left` (B, K-1, D) are the inputs before position 0."""
+    conv1d = mixer.conv1d
+    weight = conv1d.weight.squeeze(1)
+    fused = kernel("causal_conv1d", x.device) if left is None and mixer.activation in ("silu", "swish") else None
+    if fused is not None:
+        # With seq_idx the kernel wants channels-last memory, which (B, L, D).transpose(1, 2) is.
+        numbers = None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
+        return fused(x.transpose(1, 2), weight, conv1d.bias, seq_idx=numbers, activation="silu").transpose(1, 2)
+    return mixer.act(causal_conv(x, weight, conv1d.bias, seq_idx, left))
+
+
+def left_context(x: torch.Tensor, cache, layer_idx: int, kernel_size: int) -> torch.Tensor | None:
+    """Put (B, L, D) into the convolution cache and return the K-1 inputs that came before it, or None."""
+    if cache is None:
+        return None
+    seen = cache.update_conv_state(x.transpose(1, 2), layer_idx, conv_kernel_size=kernel_size)
+    before = seen[..., : seen.shape[-1] - x.shape[1]][..., 1 - kernel_size :]
+    if before.shape[-1] == 0:
+        return None
+    missing = kernel_size - 1 - before.shape[-1]
+    return F.pad(before, (missing, 0)).transpose(1, 2).to(x.dtype)
+
+
+class PackedMamba2:
+    """Mixin over a transformers Mamba-2 mixer; a family overrides the small methods."""
+
+    @property
+    def step_limits(self) -> tuple[float, float]:
+        """Bounds of the step sizes after softplus."""
+        limits = self.time_step_limit
+        return (0.0, float("inf")) if limits is None else tuple(float(limit) for limit in limits)
+
+    def project_in(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, L, hidden) -> (B, L, gate | x | B | C | dt)."""
+        return self.in_proj(hidden_states)
+
+    def gate_output(self, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Gated norm of the scan's output; both (B, L, inner)."""
+        return self.norm(y, gate)
+
+    def forward(self, hidden_states, cache_params=None, attention_mask=None, seq_idx=None, **kwargs):
+        """(B, L, hidden) -> (B, L, hidden).
+
+        Args:
+            cache_params: transformers' cache; its states of this layer are read and written.
+            attention_mask: (B, L) with 0 at padding, or None.
+            seq_idx: (B, L) int32, equal inside one packed sample.
+        """
+        batch, length, _ = hidden_states.shape
+        dtype = hidden_states.dtype
+        projected = self.project_in(hidden_states)
+        gate, conv_in, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
+
+        # Masked behind the projection too: a projection with a bias would turn padding into input.
+        conv_in = mask_padding(conv_in, attention_mask)
+        left = left_context(conv_in, cache_params, self.layer_idx, self.conv_kernel_size)
+        conv_out = mask_padding(convolve(self, conv_in, seq_idx, left), attention_mask)
+
+        width = self.n_groups * self.ssm_state_size
+        x, B, C = conv_out.split([self.intermediate_size, width, width], dim=-1)
+        state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=0)
+        y, state = self.scan(
+            x.view(batch, length, self.num_heads, self.head_dim),
+            dt,
+            B.view(batch, length, self.n_groups, self.ssm_state_size),
+            C.view(batch, length, self.n_groups, self.ssm_state_size),
+            seq_idx,
+            state,
+            want_state=cache_params is not None,
+        )
+        if cache_params is not None:
+            cache_params.update_recurrent_state(state, layer_idx=self.layer_idx)
+        y = self.gate_output(y.reshape(batch, length, -1), gate)
+        return self.out_proj(y.to(dtype))
+
+    def scan(self, x, dt, B, C, seq_idx, state, want_state: bool):
+        """The state space scan: mamba-ssm's kernel on a GPU that has it, else `llm.ssd_scan`."""
+        A = -torch.exp(self.A_log.float())
+        options = {
+            "D": self.D, "dt_bias": self.dt_bias, "dt_softplus": True, "dt_limit": self.step_limits,
+            "seq_idx": seq_idx, "initial_states": state,
+        }  # fmt: skip
+        fused = kernel("mamba_chunk_scan", x.device)
+        if fused is None:
+            return ssd_scan(x, dt, A, B, C, self.chunk_size, **options)
+        result = fused(x, dt, A, B, C, self.chunk_size, return_final_states=want_state, **options)
+        return result if want_state else (result, None)
