@@ -28,7 +28,7 @@ def fix_time_step_limit(language_model: nn.Module) -> int:
 
 
 def embedding_scale(language_model: nn.Module) -> float:
-    """Factor that a `inputs_embeds` call must apply itself: Falcon-H1 multiplies embeddings only on its `input_ids` path.
+    """Factor an `inputs_embeds` call must apply itself: Falcon-H1 multiplies embeddings only on its `input_ids` path.
 
     1 for a model whose forward does it (`scales_inputs_embeds`, see `llm.causal_lm`), so that it never happens twice.
     """

@@ -1,4 +1,4 @@
-"""A VLM whose language model `llm.prepare_language_model` prepared: same function, packed rows apart, same checkpoint."""
+"""A VLM with a language model prepared by `llm.prepare_language_model`: same function, rows apart, same files."""
 
 import copy
 import json
