@@ -34,6 +34,7 @@ class LLMFamily:
         packing: How packed samples are kept apart, in words; empty: it never packs (see `packing_needs_proof`).
         packing_needs_proof: Packs only after `llm.packing_proof` has found no path between two samples.
         swaps: Class name inside transformers -> mixin whose methods replace the class's own; `llm.prepare` does it.
+        arrange: Called by `llm.prepare` on the model, to replace modules by others that compute the same.
         causal_lm: Mixin for the causal language model itself; None: `llm.causal_lm.PackedCausalLM`.
         lora_targets: Module name suffixes for peft.
         lora_refused: Module name suffix -> why an adapter there would be wrong.
@@ -57,6 +58,7 @@ class LLMFamily:
     packing: str = ""
     packing_needs_proof: bool = False
     swaps: dict[str, type] = field(default_factory=dict)
+    arrange: Callable[[nn.Module], None] | None = None
     causal_lm: type | None = None
     lora_targets: tuple[str, ...] = ()
     lora_refused: dict[str, str] = field(default_factory=dict)

@@ -40,6 +40,8 @@ def prepare_language_model(model: PreTrainedModel) -> PreTrainedModel:
     if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
         raise TypeError(f"{type(model).__name__} is no causal language model of transformers: it has no output head")
     family = family_of(model)
+    if family.arrange is not None:
+        family.arrange(model)
     for module in model.modules():
         mixin = family.swaps.get(type(module).__name__)
         if mixin is not None:

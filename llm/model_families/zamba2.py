@@ -1,5 +1,6 @@
 """Zyphra Zamba2: Mamba-2 layers with one or two attention blocks shared by many layers."""
 
+from torch import nn
 from transformers import Zamba2Config
 
 from llm.family import LLMFamily, register_family
@@ -13,6 +14,17 @@ class Zamba2Mixer(PackedMamba2):
     def step_limits(self) -> tuple[float, float]:
         limits = getattr(self.config, "time_step_limit", None) or self.time_step_limit
         return tuple(float(limit) for limit in limits)
+
+
+def share_blocks(model: nn.Module) -> None:
+    """One module wherever transformers has several with the same tensors: else each would get an adapter of its own,
+    and merging would add them all to the one weight.
+    """
+    blocks = {}
+    for layer in model.modules():
+        if type(layer).__name__ == "Zamba2HybridLayer":
+            block = layer.shared_transformer
+            layer.shared_transformer = blocks.setdefault(tuple(map(id, block.parameters())), block)
 
 
 def tiny() -> Zamba2Config:
@@ -33,6 +45,7 @@ register_family(
         kind="hybrid Mamba-2, shared attention",
         packing="attention sample by sample; scan and convolution by seq_idx",
         swaps={"Zamba2MambaMixer": Zamba2Mixer},
+        arrange=share_blocks,
         lora_targets=("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
         lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
         block_classes=("Zamba2HybridLayer", "Zamba2MambaDecoderLayer"),
