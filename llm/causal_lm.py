@@ -73,6 +73,8 @@ class PackedCausalLM:
             seq_idx, packed = self._packed_arguments(seq_idx, first, inputs)
             labels = labels if labels is None else drop_first_targets(labels, seq_idx)
             inputs |= packed
+        elif self.llm_family.swaps and isinstance(attention_mask, torch.Tensor) and first.shape[1] == 1:
+            inputs["step_mask"] = attention_mask[:, -1:]  # transformers takes a lone token for no padding
         inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
         if seq_idx is None and token_weights is None and (labels is None or all_logits):
@@ -85,7 +87,7 @@ class PackedCausalLM:
                 inputs["num_items_in_batch"] = num_items_in_batch
             return self.run_native(logits_to_keep=logits_to_keep, **inputs)
         family = self.llm_family
-        outputs = self.run_base(**inputs, **family.base_options(self.config))
+        outputs = self.run_base(**{**inputs, **family.base_options(self.config)})
         hidden = outputs.last_hidden_state
         loss = None
         if labels is not None:

@@ -13,10 +13,13 @@ from llm.selective_scan import selective_scan
 class PackedJambaMamba:
     """Mixin over transformers' `JambaMambaMixer`."""
 
-    def forward(self, hidden_states, cache_params=None, attention_mask=None, seq_idx=None, **kwargs):
+    def forward(
+        self, hidden_states, cache_params=None, attention_mask=None, seq_idx=None, step_mask=None, **kwargs
+    ):
         """(B, L, hidden) -> (B, L, hidden); arguments as those of `llm.mamba2_mixer.PackedMamba2.forward`."""
         dtype = hidden_states.dtype
-        x, gate = self.in_proj(hidden_states).chunk(2, dim=-1)
+        attention_mask = step_mask if attention_mask is None else attention_mask
+        x, gate = self.in_proj(mask_padding(hidden_states, attention_mask)).chunk(2, dim=-1)
         x = mask_padding(x, attention_mask)
         left = left_context(x, cache_params, self.layer_idx, self.conv_kernel_size)
         x = mask_padding(convolve(self, x, seq_idx, left), attention_mask)

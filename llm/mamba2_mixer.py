@@ -67,17 +67,21 @@ class PackedMamba2:
         """Gated norm of the scan's output; both (B, L, inner)."""
         return self.norm(y, gate)
 
-    def forward(self, hidden_states, cache_params=None, attention_mask=None, seq_idx=None, **kwargs):
+    def forward(
+        self, hidden_states, cache_params=None, attention_mask=None, seq_idx=None, step_mask=None, **kwargs
+    ):
         """(B, L, hidden) -> (B, L, hidden).
 
         Args:
             cache_params: transformers' cache; its states of this layer are read and written.
             attention_mask: (B, L) with 0 at padding, or None.
             seq_idx: (B, L) int32, equal inside one packed sample.
+            step_mask: (B, 1), the mask of a single token, for which transformers gives no `attention_mask`.
         """
         batch, length, _ = hidden_states.shape
         dtype = hidden_states.dtype
-        projected = self.project_in(hidden_states)
+        attention_mask = step_mask if attention_mask is None else attention_mask
+        projected = self.project_in(mask_padding(hidden_states, attention_mask))
         gate, conv_in, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
 
         # Masked behind the projection too: a projection with a bias would turn padding into input.

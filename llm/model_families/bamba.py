@@ -1,9 +1,29 @@
 """IBM Bamba: Mamba-2 or attention, then an MLP, in every layer; a z-loss on the logits."""
 
+import torch
 from transformers import BambaConfig
 
 from llm.family import LLMFamily, register_family
 from llm.mamba2_mixer import PackedMamba2
+
+
+class BambaPositions:
+    """transformers' base model numbers positions from 0 also behind cached tokens (`generate` is spared: it gives
+    them)."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
+        """As the model of transformers."""
+        if position_ids is None and past_key_values is not None:
+            first = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+            seen = past_key_values.get_seq_length()
+            position_ids = torch.arange(seen, seen + first.shape[1], device=first.device)[None]
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
 
 
 def tiny() -> BambaConfig:
@@ -22,7 +42,7 @@ register_family(
         title="Bamba",
         kind="hybrid Mamba-2",
         packing="attention sample by sample; scan and convolution by seq_idx",
-        swaps={"BambaMixer": PackedMamba2},
+        swaps={"BambaMixer": PackedMamba2, "BambaModel": BambaPositions},
         lora_targets=(
             "in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
         ),

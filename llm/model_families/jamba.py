@@ -9,7 +9,7 @@ from llm.router_loss import wants_router_logits, weighted_router_loss
 
 
 class JambaMambaLayer:
-    """As the layer of transformers, but `seq_idx` reaches the mixer."""
+    """As the layer of transformers, but `seq_idx` and `step_mask` reach the mixer."""
 
     def forward(self, hidden_states: torch.Tensor, attention_mask=None, past_key_values=None, **kwargs):
         mixed = self.mamba(
@@ -17,6 +17,7 @@ class JambaMambaLayer:
             cache_params=past_key_values,
             attention_mask=attention_mask,
             seq_idx=kwargs.get("seq_idx"),
+            step_mask=kwargs.get("step_mask"),
         )
         hidden_states = hidden_states + mixed
         return hidden_states + self.feed_forward(self.pre_ff_layernorm(hidden_states))
