@@ -18,11 +18,11 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# The variables skip nvcc and the search for a ready wheel on the internet; --no-deps: pins that only Mamba-3 needs.
-_MAMBA_WITHOUT_NVCC = (
-    "pip install einops setuptools wheel && MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE "
-    "pip install --no-deps --no-build-isolation mamba-ssm"
-)
+# Built for the PyTorch that is here, and never taken from pip's cache of earlier builds, which may lack the CUDA part.
+_BUILD = "pip install --no-build-isolation --no-cache-dir"
+_TOOLS = "pip install setuptools wheel ninja packaging einops"
+# Skips nvcc and the search for a ready wheel on the internet; --no-deps because of pins that only Mamba-3 needs.
+_TRITON_ONLY = f"{_TOOLS} && MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE {_BUILD} --no-deps mamba-ssm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,9 @@ class Kernel:
     Attributes:
         name: What `kernel(name, device)` takes.
         package: Its name on PyPI.
-        purpose: What it computes.
-        install: The one line that installs it.
+        purpose: What it computes, and when.
+        instead: What computes it in PyTorch.
+        install: The one line that installs it, or installs a broken one anew.
         needs_nvcc: Installing it compiles CUDA code (unless a ready wheel fits), so the CUDA toolkit is needed.
         version: Of the installed package, "unknown" where it does not say; None: not installed.
         function: The callable; None: not installed, or broken.
@@ -44,6 +45,7 @@ class Kernel:
     name: str
     package: str
     purpose: str
+    instead: str
     install: str
     needs_nvcc: bool
     version: str | None = None
@@ -74,35 +76,40 @@ _KNOWN = {
         Kernel(
             name="mamba_chunk_scan",
             package="mamba-ssm",
-            purpose="Mamba-2 scan (Triton)",
-            install=_MAMBA_WITHOUT_NVCC,
+            purpose="Mamba-2 scan",
+            instead="llm.ssd_scan",
+            install=_TRITON_ONLY,
             needs_nvcc=False,
         ),
         Kernel(
             name="selective_scan",
             package="mamba-ssm",
-            purpose="Mamba-1 scan",
-            install="pip install --no-build-isolation mamba-ssm",
+            purpose="Mamba-1 scan, unpacked only",
+            instead="llm.selective_scan",
+            install=f"{_TOOLS} && {_BUILD} mamba-ssm",
             needs_nvcc=True,
         ),
         Kernel(
             name="causal_conv1d",
             package="causal-conv1d",
-            purpose="short causal convolution of Mamba layers",
-            install="pip install --no-build-isolation causal-conv1d",
+            purpose="convolution of Mamba layers",
+            instead="llm.causal_conv",
+            install=f"{_TOOLS} && {_BUILD} causal-conv1d",
             needs_nvcc=True,
         ),
         Kernel(
             name="flash_attention_2",
             package="flash-attn",
-            purpose="attention, also over packed samples",
-            install="pip install --no-build-isolation flash-attn",
+            purpose="attention, on request",
+            instead="sdpa",
+            install=f"{_TOOLS} && {_BUILD} flash-attn",
             needs_nvcc=True,
         ),
         Kernel(
             name="liger_linear_cross_entropy",
             package="liger-kernel",
-            purpose="loss without full logits (Triton)",
+            purpose="loss without token weights",
+            instead="llm.linear_cross_entropy",
             install="pip install liger-kernel",
             needs_nvcc=False,
         ),
@@ -160,9 +167,11 @@ def find_kernel(name: str) -> Kernel:
     if version is None:
         return record
     function, error, note = _import(module, attribute, name in _STANDALONE)
+    install = record.install
     if error:
         _warn_broken(record.package, version, _import_error(module.split(".")[0]) or error)
-    return replace(record, version=version, function=function, error=error, note=note)
+        install = f"pip uninstall -y {record.package} && {install}"
+    return replace(record, version=version, function=function, error=error, note=note, install=install)
 
 
 def _check_name(name: str) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from vlm.cli.encoder_rows import encoder_rows
+from vlm.cli.kernel_rows import kernel_sections
 from vlm.cli.tables import count, parameter_rows, text_table
 from vlm.errors import RadioVLMError, SampleError
 
@@ -14,12 +15,14 @@ HELP = "parameters, trainable table, geometry, token counts, versions"
 DESCRIPTION = (
     "Shows the parts of a checkpoint with their parameters; with --recipe what that recipe would train and at which\n"
     "learning rate; with --image/--video how they are resized and how many tokens they become. Weights are not\n"
-    "loaded, so it is quick for a model of any size."
+    "loaded, so it is quick for a model of any size. With --kernels: which optional CUDA kernels are installed, what\n"
+    "each family of language models computes with, and the line that installs what is missing."
 )
 EPILOG = """examples:
   radio-vlm inspect --model runs/demo/export
   radio-vlm inspect --model runs/demo/stage1 --recipe training/recipes/tiny/stage2.yaml
-  radio-vlm inspect --model runs/demo/export --image receipt.jpg page.png --video clip.mp4"""
+  radio-vlm inspect --model runs/demo/export --image receipt.jpg page.png --video clip.mp4
+  radio-vlm inspect --kernels"""
 
 # What decides which code runs: name on PyPI -> what it is for.
 PACKAGES = {
@@ -38,15 +41,28 @@ PACKAGES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
+    parser.add_argument("--model", metavar="DIR|ID", help="checkpoint folder or hub id; not needed with --kernels")
     many = {"nargs": "+", "action": "extend", "default": [], "type": Path, "metavar": "FILE"}
     parser.add_argument("--image", help="images or DICOM files: show their tokens", **many)
     parser.add_argument("--video", help="video files: show their tokens", **many)
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="training recipe: show what it would train")
+    parser.add_argument("--kernels", action="store_true", help="show the kernels of this machine and who uses them")
     parser.add_argument("--depth", type=int, default=1, help="levels of modules in the parameter table (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.model is not None:
+        sections = model_sections(args)
+    elif args.kernels and not (args.recipe or args.image or args.video):
+        sections = kernel_sections()
+    else:
+        raise RadioVLMError("--model DIR|ID is needed; only `inspect --kernels` alone goes without")
+    print("\n\n".join(f"{title}\n{body}" for title, body in sections))
+    return 0
+
+
+def model_sections(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """(title, body) of what is shown of a checkpoint."""
     from vlm.cli.loading import load_empty_model, load_processor
 
     model = load_empty_model(args.model)
@@ -62,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
         sections.insert(1, (f"Trained by {args.recipe}", trainable_table(model, processor.tokenizer, args.recipe)))
     if args.image or args.video:
         sections.insert(len(sections) - 1, ("Tokens", media_table(processor, args.image, args.video)))
-    print("\n\n".join(f"{title}\n{body}" for title, body in sections))
-    return 0
+    return sections + (kernel_sections(args.model, config.text_config) if args.kernels else [])
 
 
 def parameter_table(model, depth: int) -> str:
