@@ -75,7 +75,7 @@ def choices(kernels: dict, names: tuple[str, ...]) -> tuple[str, str]:
 
 
 def checkpoint_table(kernels: dict, text_config) -> str:
-    """The same for the language model of one checkpoint, with what to know about its family."""
+    """The same for the language model of one checkpoint."""
     from llm.family import family_of
 
     family = family_of(text_config)
@@ -86,8 +86,6 @@ def checkpoint_table(kernels: dict, text_config) -> str:
         (f"on CUDA ({cuda_devices()})", cuda),
         ("attention of this checkpoint", text_config._attn_implementation or "sdpa"),
     ]
-    if family.notes:
-        rows.append(("note", family.notes))
     return text_table(("what", "how"), rows)
 
 
