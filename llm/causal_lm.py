@@ -59,9 +59,15 @@ class PackedCausalLM:
             num_items_in_batch: divides the summed loss instead of the number of labelled tokens.
 
         Raises:
-            ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape.
+            ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape;
+                `token_weights` without labels of their shape.
         """
         first = input_ids if input_ids is not None else inputs_embeds
+        if token_weights is not None and (labels is None or token_weights.shape != labels.shape):
+            shape = None if labels is None else tuple(labels.shape)
+            raise ValueError(
+                f"token_weights {tuple(token_weights.shape)} and labels {shape}: give one weight for every label"
+            )
         if inputs_embeds is not None:
             scale = self.llm_family.embedding_scale(self.config)
             inputs_embeds = inputs_embeds if scale == 1.0 else inputs_embeds * scale
@@ -73,7 +79,7 @@ class PackedCausalLM:
             seq_idx, packed = self._packed_arguments(seq_idx, first, inputs)
             labels = labels if labels is None else drop_first_targets(labels, seq_idx)
             inputs |= packed
-        elif self.llm_family.swaps and isinstance(attention_mask, torch.Tensor) and first.shape[1] == 1:
+        elif self.llm_family.swaps and first.shape[1] == 1 and getattr(attention_mask, "ndim", 0) == 2:
             inputs["step_mask"] = attention_mask[:, -1:]  # transformers takes a lone token for no padding
         inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
@@ -87,7 +93,8 @@ class PackedCausalLM:
                 inputs["num_items_in_batch"] = num_items_in_batch
             return self.run_native(logits_to_keep=logits_to_keep, **inputs)
         family = self.llm_family
-        outputs = self.run_base(**{**inputs, **family.base_options(self.config)})
+        return_dict = inputs.pop("return_dict", None)
+        outputs = self.run_base(**(family.base_options(self.config) | inputs), return_dict=True)
         hidden = outputs.last_hidden_state
         loss = None
         if labels is not None:
@@ -95,13 +102,15 @@ class PackedCausalLM:
             extra = family.auxiliary_loss and family.auxiliary_loss(self, outputs, attention_mask)
             loss = loss if extra is None else loss + extra.to(loss.device)
         skip = labels is not None and skip_logits
-        return CausalLMOutputWithPast(
+        result = CausalLMOutputWithPast(
             loss=loss,
             logits=None if skip else self._logits(slice_logits_to_keep(hidden, logits_to_keep)),
             past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
         )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
 
     def run_native(self, **inputs):
         """The family's own forward."""
@@ -150,12 +159,12 @@ class PackedCausalLM:
         labelled = targets != -100
         weights = None
         if token_weights is not None:
-            weights = nn.functional.pad(token_weights[:, 1:], (0, 1)).to(hidden.device) * labelled
+            weights = nn.functional.pad(token_weights[:, 1:], (0, 1)).to(hidden.device).masked_fill(~labelled, 0)
         count = num_items_in_batch
         if count is None:
             count = labelled.sum() if weights is None else weights.sum()
-            count = torch.where(count == 0, torch.ones_like(count), count)  # nothing to learn: loss 0, not NaN
-        count = count.to(hidden.device) if isinstance(count, torch.Tensor) else count
+        count = torch.as_tensor(count, device=hidden.device)
+        count = torch.where(count == 0, torch.ones_like(count), count)  # nothing to learn: loss 0, not NaN
         options = {"scale": family.logit_scale(config), "softcap": family.softcap(config), "token_weights": weights}
         if z_loss := family.z_loss(config):
             options["z_weights"] = torch.ones_like(targets, dtype=torch.float32) * count * (z_loss / targets.numel())

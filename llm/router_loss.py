@@ -15,10 +15,10 @@ def wants_router_logits(config: PreTrainedConfig) -> dict:
 
 
 def weighted_router_loss(model: nn.Module, outputs, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """`router_aux_loss_coef` times the balancing loss; None where the configuration does not ask for it."""
+    """`router_aux_loss_coef` times the balancing loss; None where neither the configuration nor the call asked for it."""
     config = model.config
     logits = outputs.get("router_logits")
-    if not getattr(config, "output_router_logits", False) or not logits:
+    if not logits:
         return None
     balance = sys.modules[type(model).__module__].load_balancing_loss_func
     experts = getattr(config, "num_experts", None) or config.num_local_experts

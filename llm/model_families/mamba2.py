@@ -28,15 +28,20 @@ class Mamba2CausalLM(PackedCausalLM):
 
     def run_base(self, position_ids=None, past_key_values=None, cache_params=None, **inputs):
         cache = past_key_values if past_key_values is not None else cache_params
-        return self.backbone(cache_params=cache, **inputs)
+        outputs = self.backbone(cache_params=cache, **inputs)
+        # float32 where `residual_in_fp32` (the default), whatever the weights are
+        outputs.last_hidden_state = outputs.last_hidden_state.to(self.get_output_embeddings().weight.dtype)
+        return outputs
 
-    def run_native(self, labels=None, logits_to_keep=0, num_items_in_batch=None, **inputs):
-        outputs = self.run_base(**inputs)
+    def run_native(self, labels=None, logits_to_keep=0, num_items_in_batch=None, return_dict=None, **inputs):
+        outputs = self.run_base(**inputs, return_dict=True)
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)).float()
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch)
         cache = outputs.get("cache_params")
+        if not (self.config.return_dict if return_dict is None else return_dict):
+            return Mamba2Output(loss, logits, cache, None, outputs.hidden_states).to_tuple()
         return Mamba2Output(loss, logits, cache, cache, outputs.hidden_states)
 
 
