@@ -151,7 +151,7 @@ def _check_shared(language: nn.Module, linears: dict[str, nn.Linear], names: lis
             fix = "leave it out, or untie it" if is_prepared(language) else "llm.prepare_language_model(model) first"
             other = next(other for other in sharing if other != name)
             raise ValueError(
-                f"LoRA target {name!r} shares its weight with {other!r}, so merging the adapter would change both: {fix}"
+                f"LoRA target {name!r} shares its weight with {other!r}, so merging an adapter would change both: {fix}"
             )
 
 
@@ -215,7 +215,7 @@ def check_lora_gradients(model: nn.Module) -> int:
         listed = "\n  ".join(dead[:20]) + (f"\n  and {len(dead) - 20} more" if len(dead) > 20 else "")
         raise RuntimeError(
             f"LoRA adapters that learn nothing (of {count}):\n  {listed}\n"
-            "Was backward called, and not yet zero_grad? Is the forward of these layers called (a convolution's and some "
-            "fused kernels' is not: llm.lora_config knows them), and did the batch reach them?"
+            "Was backward called, and not yet zero_grad? Did the batch reach these layers? Is their forward called at "
+            "all (a convolution's is not, nor that of layers inside fused kernels: llm.lora.lora_config refuses them)?"
         )
     return count
