@@ -170,7 +170,7 @@ def test_both_broken_names_both_errors_in_one_warning(fakes, caplog):
     assert not [name for name in sys.modules if name == "mamba_ssm"]
 
 
-def test_compiled_code_can_ask(fakes):
+def test_compiled_code_can_ask(fakes, recwarn):
     """No graph break where the answer is no; the right answer where it is yes, also for a module nobody can import."""
     fakes(mamba(MISSING_SO) | {"causal_conv1d/__init__.py": "raise ImportError('broken')"})
 
@@ -183,6 +183,7 @@ def test_compiled_code_can_ask(fakes):
     assert torch.equal(whole(x, "mamba_chunk_scan", "cpu"), x + 1)
     assert torch.equal(whole(x, "causal_conv1d", "cuda"), x + 1)
     assert torch.equal(torch.compile(run, backend="eager")(x, "mamba_chunk_scan", "cuda"), x * 7)
+    assert not [str(warning.message) for warning in recwarn if "cache" in str(warning.message)], "the search was traced"
 
 
 def test_unknown_names_are_refused():
