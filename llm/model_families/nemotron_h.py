@@ -6,6 +6,7 @@ from transformers import NemotronHConfig
 
 from llm.family import LLMFamily, register_family
 from llm.mamba2_mixer import PackedMamba2
+from llm.pattern import check_pattern
 
 
 class NemotronHMixer(PackedMamba2):
@@ -19,11 +20,12 @@ class NemotronHMixer(PackedMamba2):
 def tiny(pattern: str = "M*-ME") -> NemotronHConfig:
     """Five blocks with every kind of mixer."""
     return NemotronHConfig(
-        hybrid_override_pattern=pattern, vocab_size=96, hidden_size=64, intermediate_size=96, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, mamba_num_heads=8, mamba_head_dim=16, ssm_state_size=16, n_groups=2,
-        chunk_size=64, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=48, routed_scaling_factor=1.5,
-        moe_shared_expert_intermediate_size=48, max_position_embeddings=2048, initializer_range=0.1,
-        rescale_prenorm_residual=False, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        hybrid_override_pattern=check_pattern(pattern), vocab_size=96, hidden_size=64, intermediate_size=96,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, mamba_num_heads=8, mamba_head_dim=16,
+        ssm_state_size=16, n_groups=2, chunk_size=64, n_routed_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=48, routed_scaling_factor=1.5, moe_shared_expert_intermediate_size=48,
+        max_position_embeddings=2048, initializer_range=0.1, rescale_prenorm_residual=False, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
 
 
