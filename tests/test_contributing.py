@@ -29,6 +29,15 @@ from vlm.experts import get_expert
 Image.new("RGB", (8, 8), (100, 100, 100)).save("grey.png")
 assert get_expert("BRIGHTNESS")().run(Path("grey.png"), ()).text == "mean brightness 100 of 255"
 """,
+    "llm/model_families/olmo2.py": """
+import torch
+from llm import families, load_language_model
+model = load_language_model(families()["olmo2"].tiny()).eval()
+ids, seq_idx = torch.arange(10, 20)[None], torch.tensor([[0] * 4 + [1] * 6])
+packed = model(ids, seq_idx=seq_idx).logits[:, 4:]
+assert (packed - model(ids[:, 4:]).logits).abs().max() < 1e-5
+assert (packed - model(ids).logits[:, 4:]).abs().max() > 1e-3
+""",
     "eval/tasks/my_bench.py": """
 from eval.tasks import get_task
 assert get_task("my_bench").metrics == ("starts_right",)

@@ -86,7 +86,7 @@ def test_every_command_of_the_readme_runs(workplace):
 
 def test_the_python_of_the_readme_runs(workplace):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert run([sys.executable, "-c", block], workplace, timeout=120).stdout.endswith("\n")
 
