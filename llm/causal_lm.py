@@ -9,10 +9,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
 from llm.family import LLMFamily, family_of
+from llm.head_proof import why_loss_needs_logits
 from llm.linear_cross_entropy import head_cross_entropy_sum, linear_cross_entropy_sum
-from llm.packed_attention import PACKED_SDPA, no_mask
-from llm.packing import drop_first_targets, pack_batch
-from llm.packing_proof import packing_is_proven
+from llm.packed_attention import PACKED_SDPA, check_attention, no_mask
+from llm.packing import check_limits, drop_first_targets, pack_batch
+from llm.packing_proof import why_not_packed
 
 
 class PackedCausalLM:
@@ -29,8 +30,14 @@ class PackedCausalLM:
     @property
     def packing_enabled(self) -> bool:
         """Whether `seq_idx` is accepted: declared by the family, or proven on this very model."""
+        return self.why_not_packed() is None
+
+    def why_not_packed(self) -> str | None:
+        """The reason why `seq_idx` is refused, or None."""
         family = self.llm_family
-        return family.packs or (family.packing_needs_proof and packing_is_proven(self))
+        if family.packs:
+            return None
+        return why_not_packed(self) if family.packing_needs_proof else f"the family {family.title} declares no way"
 
     def forward(
         self,
@@ -76,14 +83,32 @@ class PackedCausalLM:
             "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache,
         }  # fmt: skip
         if seq_idx is not None:
-            seq_idx, packed = self._packed_arguments(seq_idx, first, inputs)
+            if (reason := self.why_not_packed()) is not None:
+                raise ValueError(
+                    f"{type(self).__name__} (model_type {self.config.model_type!r}) cannot keep packed samples apart: "
+                    f"{reason}; leave seq_idx out and lay samples out with padding (one sample a row)"
+                )
+            if past_key_values is not None or use_cache or kwargs.get("cache_params") is not None:
+                raise ValueError("seq_idx and a cache were both given: packed rows are for training, without a cache")
+            seq_idx, packed = self.packed_arguments(seq_idx, first, attention_mask, position_ids)
             labels = labels if labels is None else drop_first_targets(labels, seq_idx)
             inputs |= packed
         elif self.llm_family.swaps and first.shape[1] == 1 and getattr(attention_mask, "ndim", 0) == 2:
             inputs["step_mask"] = attention_mask[:, -1:]  # transformers takes a lone token for no padding
         inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
-        if seq_idx is None and token_weights is None and (labels is None or all_logits):
+        family = self.llm_family
+        native = labels is None or (all_logits and token_weights is None)
+        if family.model_type:
+            native = native and seq_idx is None
+        elif not native and (reason := why_loss_needs_logits(self)) is not None:
+            if token_weights is not None:
+                raise ValueError(f"token_weights were given, but {type(self).__name__} {reason}: leave them out")
+            extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
+            outputs = self.run_native(labels=labels, **extra, **inputs)
+            outputs.logits = None if skip_logits else slice_logits_to_keep(outputs.logits, logits_to_keep)
+            return outputs
+        if native:
             if labels is not None:
                 inputs["labels"] = labels
             elif self.llm_family.base_options(self.config):
@@ -92,7 +117,6 @@ class PackedCausalLM:
             if num_items_in_batch is not None:
                 inputs["num_items_in_batch"] = num_items_in_batch
             return self.run_native(logits_to_keep=logits_to_keep, **inputs)
-        family = self.llm_family
         return_dict = inputs.pop("return_dict", None)
         outputs = self.run_base(**(family.base_options(self.config) | inputs), return_dict=True)
         hidden = outputs.last_hidden_state
@@ -100,7 +124,14 @@ class PackedCausalLM:
         if labels is not None:
             loss = self._loss(hidden, labels, token_weights, num_items_in_batch)
             extra = family.auxiliary_loss and family.auxiliary_loss(self, outputs, attention_mask)
-            loss = loss if extra is None else loss + extra.to(loss.device)
+            if extra is not None:
+                if self.is_gradient_checkpointing and hidden.requires_grad and not extra.requires_grad:
+                    raise ValueError(
+                        "reentrant gradient checkpointing and a router loss were both asked for: the router loss would "
+                        'have no gradient; use gradient_checkpointing_enable({"use_reentrant": False}), or set '
+                        "config.output_router_logits = False"
+                    )
+                loss = loss + extra.to(loss.device)
         skip = labels is not None and skip_logits
         result = CausalLMOutputWithPast(
             loss=loss,
@@ -124,24 +155,20 @@ class PackedCausalLM:
         """Named here because transformers allows `generate(inputs_embeds=...)` only where this signature names it."""
         return super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
-    def _packed_arguments(self, seq_idx, first, inputs: dict) -> tuple[torch.Tensor, dict]:
-        """Checked `seq_idx` (B, L) and what the base model needs beside or instead of the given arguments."""
-        if not self.packing_enabled:
-            raise ValueError(
-                f"{type(self).__name__} (model_type {self.config.model_type!r}) cannot keep packed samples apart: "
-                "leave seq_idx out and lay samples out with padding (one sample a row)"
-            )
-        if inputs["past_key_values"] is not None or inputs["use_cache"]:
-            raise ValueError("seq_idx and a cache were both given: packed rows are for training, without use_cache")
-        seq_idx = seq_idx.to(first.device) if isinstance(seq_idx, torch.Tensor) else seq_idx
-        batch = pack_batch(seq_idx, first.shape[:2], inputs["attention_mask"], inputs["position_ids"])
-        implementation = self.config._attn_implementation
+    def packed_arguments(self, seq_idx, like, attention_mask=None, position_ids=None) -> tuple[torch.Tensor, dict]:
+        """Checked `seq_idx` (B, L) and what the base model needs beside or instead of the given arguments; `like` is
+        (B, L) or (B, L, D)."""
+        seq_idx = seq_idx.to(like.device) if isinstance(seq_idx, torch.Tensor) else seq_idx
+        batch = pack_batch(seq_idx, like.shape[:2], attention_mask, position_ids)
+        check_limits(self.config, batch)
+        implementation = self.config._attn_implementation or ""
+        check_attention(implementation)
         packed = {"position_ids": batch.position_ids, "use_cache": False, "attention_mask": None}
         if self.llm_family.swaps:
             packed["seq_idx"] = batch.seq_idx
         if implementation == PACKED_SDPA:
-            packed |= {"attention_mask": no_mask(first), "sample_lengths": batch.lengths}
-        elif "flash" in (implementation or ""):
+            packed |= {"attention_mask": no_mask(like), "sample_lengths": batch.lengths}
+        elif "flash" in implementation:
             longest = max(batch.lengths)
             packed |= {"cu_seq_lens_q": batch.cu_seqlens, "cu_seq_lens_k": batch.cu_seqlens}
             packed |= {"max_length_q": longest, "max_length_k": longest}

@@ -9,6 +9,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 PACKED_SDPA = "packed_sdpa"
+_KEEPS_APART = (PACKED_SDPA, "sdpa", "eager", "flex_attention")  # by lengths, or by masks made from position_ids
+
+
+def check_attention(implementation: str | None) -> None:
+    """Raises ValueError for an attention implementation that may not read what keeps packed samples apart."""
+    name = implementation or "eager"
+    if name not in _KEEPS_APART and ("flash" not in name or name.startswith("paged")):
+        raise ValueError(
+            f"seq_idx and attention implementation {name!r} were both given: nothing is known to keep packed samples "
+            f"apart there; use one of {', '.join(_KEEPS_APART)} or a flash attention"
+        )
 
 
 def no_mask(like: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ samples apart.
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,37 @@ def pack_batch(
         lengths=tuple(ends.diff().tolist()),
         cu_seqlens=ends.to(torch.int32),
     )
+
+
+def check_limits(config: PreTrainedConfig, batch: PackedBatch) -> None:
+    """Raises ValueError where a model of this configuration treats a packed sample otherwise than alone by its design.
+
+    Chunked attention (Llama 4) cuts a row by index, not by position. Rotary frequencies of the types `dynamic` and
+    `longrope` follow the longest sample of a batch once it is longer than the model was first trained for.
+    """
+    chunk = getattr(config, "attention_chunk_size", None)
+    length = batch.seq_idx.shape[1]
+    if chunk and length > chunk:
+        raise ValueError(
+            f"a packed row has {length} positions, but attention_chunk_size is {chunk}: chunks are cut by place in the "
+            f"row, through samples; pack rows of at most {chunk}"
+        )
+    for rope in _rotary_settings(config):
+        if rope.get("rope_type") not in ("dynamic", "longrope") or len(batch.lengths) == 1:
+            continue
+        limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        if max(batch.lengths) > limit:
+            raise ValueError(
+                f"a packed sample has {max(batch.lengths)} positions, but rotary positions of type "
+                f"{rope['rope_type']!r} change for every sample of a batch once one is longer than {limit}: give "
+                "longer samples a batch of their own"
+            )
+
+
+def _rotary_settings(config: PreTrainedConfig) -> list[dict]:
+    """Rotary settings of a configuration: none, one, or one a layer type."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    return [settings] if "rope_type" in settings else [part for part in settings.values() if isinstance(part, dict)]
 
 
 def drop_first_targets(labels: torch.Tensor, seq_idx: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,26 @@
 router has a balancing loss.
 """
 
+import torch
 from transformers import GraniteMoeHybridConfig
+from transformers.masking_utils import create_causal_mask
 
+from llm.causal_lm import PackedCausalLM
 from llm.family import LLMFamily, register_family
 from llm.mamba2_mixer import PackedMamba2
 from llm.router_loss import wants_router_logits, weighted_router_loss
+
+
+class GraniteMoeHybridCausalLM(PackedCausalLM):
+    """transformers makes this family's attention mask without `position_ids`: packed samples would see each other."""
+
+    def run_base(self, **inputs):
+        if inputs.get("seq_idx") is not None and inputs.get("attention_mask") is None:
+            table = self.get_input_embeddings().weight
+            like = torch.empty(*inputs["position_ids"].shape, 0, dtype=table.dtype, device=table.device)
+            mask = create_causal_mask(self.config, like, None, None, position_ids=inputs["position_ids"])
+            inputs["attention_mask"] = {"full_attention": mask, "linear_attention": None}
+        return super().run_base(**inputs)
 
 
 def tiny() -> GraniteMoeHybridConfig:
@@ -29,6 +44,7 @@ register_family(
         kind="hybrid Mamba-2",
         packing="attention sample by sample; scan and convolution by seq_idx",
         swaps={"GraniteMoeHybridMambaLayer": PackedMamba2},
+        causal_lm=GraniteMoeHybridCausalLM,
         lora_targets=("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "input_linear", "output_linear"),
         lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
         block_classes=("GraniteMoeHybridDecoderLayer",),
