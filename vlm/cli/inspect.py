@@ -34,6 +34,7 @@ PACKAGES = {
     "mamba-ssm": "fast Mamba scan",
     "causal-conv1d": "fast Mamba convolution",
     "flash-attn": "attn_implementation=flash_attention_2",
+    "liger-kernel": "loss on GPUs",
     "bitsandbytes": "4/8-bit loading",
     "av": "video files",
     "pydicom": "DICOM files",
