@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from llm.family import family_of
+from llm.kernels import find_kernel
 from llm.pattern import check_pattern
 from llm.prepare import prepare_language_model
 from llm.presets import LLM_PRESETS
@@ -57,6 +59,8 @@ def load_language_model(
         model = AutoModelForCausalLM.from_pretrained(source, **options)
     else:
         raise TypeError(f"a language model is a folder, a hub id, a preset name or a configuration, not {source!r}")
+    for name in family_of(model).kernels:
+        find_kernel(name)  # one that is installed but broken is told now, not at the first step on a GPU
     return prepare_language_model(model)
 
 

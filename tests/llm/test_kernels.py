@@ -189,3 +189,14 @@ def test_compiled_code_can_ask(fakes, recwarn):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="'mamba'.*mamba_chunk_scan"):
         kernel("mamba", "cpu")
+
+
+def test_opening_a_model_names_a_broken_kernel_once_and_goes_on(fakes, caplog):
+    from llm import families, load_language_model
+
+    fakes(mamba("raise ImportError('undefined symbol: _ZN3c10')\n", scan="import selective_scan_cuda\n"))
+    for _ in range(2):
+        model = load_language_model(families()["mamba2"].tiny())
+        assert torch.isfinite(model(torch.arange(8)[None]).logits).all()
+    told = [record.getMessage() for record in caplog.records if record.name == "llm.kernels"]
+    assert len(told) == 1 and "mamba-ssm" in told[0] and "_ZN3c10" in told[0]
