@@ -7,27 +7,9 @@ cache is in use; weights, names, generation and the saved checkpoint stay as the
 import types
 
 import torch
-import torch.nn.functional as F
 
+from llm.causal_conv import causal_conv
 from llm.ssd_scan import ssd_scan
-
-
-def causal_conv(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, seq_idx: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Depthwise causal convolution as a sum of shifted copies, several times faster than a grouped conv1d on CPUs.
-
-    Args:
-        x: (B, L, D). weight: (D, K). bias: (D,). seq_idx: (B, L); taps never reach into another packed sample.
-    """
-    kernel = weight.shape[1]
-    y = x * weight[:, kernel - 1]
-    for back in range(1, min(kernel, x.shape[1])):
-        past = x[:, :-back] * weight[:, kernel - 1 - back]
-        if seq_idx is not None:
-            past = past * (seq_idx[:, back:] == seq_idx[:, :-back]).unsqueeze(-1)
-        y = y + F.pad(past, (0, 0, back, 0))
-    return y if bias is None else y + bias
 
 
 def _fast_forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):

@@ -1,5 +1,4 @@
-"""Packed samples as a scan or a convolution needs them: the number of the run of equal ``seq_idx`` each position is
-in."""
+"""Packed samples as a scan or a convolution needs them: the number of the sample that each position is in."""
 
 import torch
 import torch.nn.functional as F

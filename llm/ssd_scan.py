@@ -1,26 +1,22 @@
-"""The Mamba-2 scan (state space duality, arXiv 2405.21060) in plain PyTorch, written for training on machines without
-Mamba kernels. Unlike the fallback inside transformers it (1) forms the C·Bᵀ scores once a group, not once a head,
-(2) keeps packed samples apart through ``seq_idx`` and (3) never pads a short sequence up to a whole chunk.
-``ssd_scan_sequential`` is the slow twin that reads like the recurrence; a test keeps the two equal.
+"""The Mamba-2 scan (state space duality, arXiv 2405.21060) in plain PyTorch, for training on machines without Mamba
+kernels. Unlike the fallback inside transformers it (1) forms the C·Bᵀ scores once a group, not once a head, (2) keeps
+packed samples apart through ``seq_idx``, (3) never pads a short sequence up to a whole chunk, and (4) saves nothing but
+its inputs for backward, which is written by hand. ``ssd_scan_sequential`` is the slow twin that reads like the
+recurrence; tests keep the two equal.
 """
 
 import torch
 import torch.nn.functional as F
 
+from llm.sample_runs import sample_runs
+from llm.ssd_block import LEAST, Block, block_gradients, block_outputs, block_states, make_block
 
-def _prepare_step(
-    dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_softplus: bool, dt_limit: tuple[float, float]
-) -> torch.Tensor:
-    """Step sizes in fp32: bias, softplus and clamp, in the order of the published kernels."""
-    dt = dt.float()
-    if dt_bias is not None:
-        dt = dt + dt_bias.float()
-    if dt_softplus:
-        dt = F.softplus(dt)
-    low, high = dt_limit
-    if low > 0.0 or high != float("inf"):
-        dt = dt.clamp(min=low, max=high)
-    return dt
+# Decays (heads x positions x positions) that are formed at a time. On CPUs they then stay in cache from one operation
+# to the next; elsewhere they only have to fit, 256 MB for each of about four such tensors.
+_DECAYS_AT_ONCE = {"cpu": 1 << 19, "other": 1 << 26}
+
+# (rows of the batch, positions, chunks) of a block
+Part = tuple[slice, slice, int]
 
 
 def ssd_scan(
@@ -39,74 +35,45 @@ def ssd_scan(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Chunked selective scan ``h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_tᵀ``, ``y_t = C_t h_t + D x_t``.
 
+    Shapes and meaning are those of ``mamba_ssm.ops.triton.ssd_combined.mamba_chunk_scan_combined``. States, decays and
+    sums are fp32, under autocast too; on accelerators the operands of the matrix products of bf16 inputs stay bf16.
+
     Args:
         x: inputs (B, L, H, P). dt: raw steps (B, L, H). A: negative decay rates (H,).
         B, C: input and output maps (B, L, G, N); H must be a multiple of G.
-        chunk_size: positions handled by one quadratic block; the last chunk may be shorter.
-        D: skip weights (H,). dt_bias: (H,). seq_idx: (B, L) integers, equal inside one packed sample.
+        chunk_size: positions handled by one quadratic block; the last chunk may be shorter. Does not change the result.
+        D: skip weights (H,) or (H, P). dt_bias: (H,).
+        dt_softplus, dt_limit: steps are clamp(softplus(dt + dt_bias), *dt_limit).
+        seq_idx: (B, L) integers, equal inside one packed sample; the state starts from zeros at every change.
         initial_states: (B, H, P, N), the state before position 0 (it belongs to the sample of position 0).
 
     Returns:
-        y (B, L, H, P) in the dtype of ``x`` and the last state (B, H, P, N) in fp32.
+        y (B, L, H, P) in the dtype of ``x`` and the state after the last position (B, H, P, N) in fp32.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
     """
-    batch, length, heads, head_dim = x.shape
-    groups, state_size = B.shape[2], B.shape[3]
-    if heads % groups:
-        raise ValueError(f"the number of heads ({heads}) must be a multiple of the number of groups ({groups})")
-    dt = _prepare_step(dt, dt_bias, dt_softplus, dt_limit)
-    log_decay = dt * A.float()
-    inputs = x.float() * dt.unsqueeze(-1)
-    B, C = B.float(), C.float()
+    _check(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states)
+    batch, _, heads, width = x.shape
+    groups, state_size = B.shape[2:]
+    runs = sample_runs(seq_idx, x)
+    dt = prepare_step(dt, dt_bias, dt_softplus, dt_limit)
+    log_decay = (dt * A.float()).clamp(min=LEAST)
     if initial_states is None:
-        state = x.new_zeros(batch, heads, head_dim, state_size, dtype=torch.float32)
-    else:
-        state = initial_states.float()
-    has_state = initial_states is not None
-
-    outputs = []
-    for start in range(0, length, chunk_size):
-        end = min(start + chunk_size, length)
-        size = end - start
-        ids = seq_idx[:, start:end] if seq_idx is not None else None
-        total = log_decay[:, start:end].cumsum(1).transpose(1, 2)  # (B, H, l)
-        b, c = B[:, start:end].transpose(1, 2), C[:, start:end].transpose(1, 2)  # (B, G, l, N)
-        u = inputs[:, start:end].transpose(1, 2)  # (B, H, l, P)
-
-        # inside the chunk: an attention-like product whose mask holds the decay between two positions
-        hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
-        if ids is not None:
-            hidden = hidden | (ids[:, None, :, None] != ids[:, None, None, :])
-        decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(hidden, float("-inf")).exp()
-        scores = c @ b.transpose(-1, -2)  # (B, G, l, s)
-        if groups > 1:
-            scores = scores.repeat_interleave(heads // groups, dim=1)
-        y = (scores * decay) @ u
-
-        # from the state before the chunk; positions of a later sample must not see it
-        if has_state:
-            reach = total.exp()
-            if ids is not None:
-                previous = seq_idx[:, max(start - 1, 0)]
-                reach = reach * (ids == previous[:, None]).unsqueeze(1)
-            c_heads = c.repeat_interleave(heads // groups, dim=1)
-            y = y + (c_heads @ state.transpose(-1, -2)) * reach.unsqueeze(-1)
-        outputs.append(y.transpose(1, 2))
-
-        # the state after the chunk: what the positions of its last sample leave behind
-        left = (total[..., -1:] - total).exp()
-        kept = total[..., -1].exp()
-        if ids is not None:
-            left = left * (ids == ids[:, -1:]).unsqueeze(1)
-            kept = kept * (ids[:, -1] == seq_idx[:, max(start - 1, 0)]).unsqueeze(-1)
-        b_heads = b.repeat_interleave(heads // groups, dim=1)
-        added = (u * left.unsqueeze(-1)).transpose(-1, -2) @ b_heads
-        state = added + state * kept[..., None, None] if has_state else added
-        has_state = True
-
-    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    if D is not None:
-        y = y + x.float() * D.float().unsqueeze(-1)
-    return y.to(x.dtype), state
+        initial_states = x.new_zeros(batch, heads, width, state_size, dtype=torch.float32)
+    by_group = (groups, heads // groups)
+    y, last = _SsdScan.apply(
+        x.unflatten(2, by_group),
+        dt.unflatten(2, by_group),
+        log_decay.unflatten(2, by_group),
+        B,
+        C,
+        None if D is None else D.float().reshape(*by_group, -1),
+        initial_states.float().unflatten(1, by_group),
+        runs,
+        chunk_size,
+    )
+    return y.flatten(2, 3), last.flatten(1, 2)
 
 
 def ssd_scan_sequential(
@@ -125,7 +92,7 @@ def ssd_scan_sequential(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The recurrence of :func:`ssd_scan`, one position after the other (``chunk_size`` is ignored)."""
     batch, length, heads, head_dim = x.shape
-    dt = _prepare_step(dt, dt_bias, dt_softplus, dt_limit)
+    dt = prepare_step(dt, dt_bias, dt_softplus, dt_limit)
     repeats = heads // B.shape[2]
     B, C = B.float().repeat_interleave(repeats, dim=2), C.float().repeat_interleave(repeats, dim=2)
     if initial_states is None:
@@ -138,8 +105,130 @@ def ssd_scan_sequential(
             state = state * (seq_idx[:, t] == seq_idx[:, t - 1]).float()[:, None, None, None]
         update = (dt[:, t, :, None] * x[:, t].float()).unsqueeze(-1) * B[:, t].unsqueeze(-2)
         state = state * (dt[:, t] * A.float()).exp()[..., None, None] + update
-        outputs.append((state @ C[:, t].unsqueeze(-1)).squeeze(-1))
+        outputs.append((state * C[:, t].unsqueeze(-2)).sum(-1))
     y = torch.stack(outputs, dim=1)
     if D is not None:
-        y = y + x.float() * D.float().unsqueeze(-1)
+        y = y + x.float() * D.float().view(heads, -1)
     return y.to(x.dtype), state
+
+
+def prepare_step(
+    dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_softplus: bool, dt_limit: tuple[float, float]
+) -> torch.Tensor:
+    """Step sizes in fp32: bias, softplus and clamp, in the order of the published kernels."""
+    dt = dt.float()
+    if dt_bias is not None:
+        dt = dt + dt_bias.float()
+    if dt_softplus:
+        dt = F.softplus(dt)
+    low, high = dt_limit
+    if low > 0.0 or high != float("inf"):
+        dt = dt.clamp(min=low, max=high)
+    return dt
+
+
+def _check(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states) -> None:
+    if x.dim() != 4 or B.dim() != 4 or 0 in x.shape:
+        raise ValueError(
+            f"x {tuple(x.shape)} and B {tuple(B.shape)} must be (batch, length, heads, width) and (batch, length, "
+            "groups, state), none of them empty"
+        )
+    batch, length, heads, width = x.shape
+    groups, state_size = B.shape[2:]
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}, a chunk holds at least one position")
+    if heads % groups:
+        raise ValueError(f"the number of heads ({heads}) must be a multiple of the number of groups ({groups})")
+    wanted = {
+        "dt": (dt, (batch, length, heads)),
+        "A": (A, (heads,)),
+        "B": (B, (batch, length, groups, state_size)),
+        "C": (C, (batch, length, groups, state_size)),
+        "D": (D, (heads,) if D is None or D.dim() == 1 else (heads, width)),
+        "dt_bias": (dt_bias, (heads,)),
+        "initial_states": (initial_states, (batch, heads, width, state_size)),
+    }
+    for name, (given, shape) in wanted.items():
+        if given is not None and given.shape != shape:
+            raise ValueError(
+                f"{name} is of shape {tuple(given.shape)}: with x {tuple(x.shape)} and B {tuple(B.shape)} it is {shape}"
+            )
+
+
+class _SsdScan(torch.autograd.Function):
+    """Block after block; backward runs the states once more, then the blocks from the last to the first."""
+
+    @staticmethod
+    def forward(ctx, x, dt, log_decay, B, C, D, initial, runs, chunk_size):
+        ctx.save_for_backward(x, dt, log_decay, B, C, D, initial, runs)
+        ctx.chunk_size = chunk_size
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        lasts = []
+        with torch.autocast(x.device.type, enabled=False):
+            for parts in _parts(x, chunk_size):
+                state = initial[parts[0][0]]
+                for part in parts:
+                    block = _block(part, x, dt, log_decay, B, C, D, runs)
+                    states, state = block_states(block, state)
+                    _cut(y, part).copy_(block_outputs(block, states))
+                lasts.append(state)
+        return y, torch.cat(lasts)
+
+    @staticmethod
+    def backward(ctx, gy, g_last):
+        x, dt, log_decay, B, C, D, initial, runs = ctx.saved_tensors
+        grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, dt, log_decay, B, C)]
+        g_D = None if D is None else torch.zeros_like(D)
+        g_initial = []
+        with torch.autocast(x.device.type, enabled=False):
+            for parts in _parts(x, ctx.chunk_size):
+                known, state = [], initial[parts[0][0]]
+                for part in parts:
+                    block = _block(part, x, dt, log_decay, B, C, D, runs)
+                    states, state = block_states(block, state)
+                    known.append((block, states))
+                g_state = g_last[parts[0][0]]
+                for part in reversed(parts):
+                    *found, g_more, g_state = block_gradients(*known.pop(), _cut(gy, part), g_state)
+                    for grad, piece in zip(grads, found):
+                        _cut(grad, part).copy_(piece)
+                    g_D = None if D is None else g_D + g_more
+                g_initial.append(g_state)
+        return *grads, g_D, torch.cat(g_initial), None, None
+
+
+def _parts(x: torch.Tensor, chunk_size: int) -> list[list[Part]]:
+    """Blocks in order of position, one list for each set of rows; the last block may be a single shorter chunk."""
+    batch, length, groups, repeats, _ = x.shape
+    whole = length // chunk_size
+    rows, at_once = batch, max(1, whole)
+    if not torch.compiler.is_compiling():  # a compiled graph would repeat every block, so it has one
+        most = _DECAYS_AT_ONCE["cpu" if x.device.type == "cpu" else "other"]
+        decays = groups * repeats * min(chunk_size, length) ** 2
+        rows = max(1, min(batch, most // decays))
+        at_once = max(1, most // (decays * rows))
+    parts = []
+    for row in range(0, batch, rows):
+        found = []
+        for first in range(0, whole, at_once):
+            count = min(at_once, whole - first)
+            found.append((slice(row, row + rows), slice(first * chunk_size, (first + count) * chunk_size), count))
+        if whole * chunk_size < length:
+            found.append((slice(row, row + rows), slice(whole * chunk_size, length), 1))
+        parts.append(found)
+    return parts
+
+
+def _cut(t: torch.Tensor, part: Part) -> torch.Tensor:
+    """(B, L, ...) -> (b, n, l, ...), a view."""
+    rows, positions, chunks = part
+    return t[rows, positions].unflatten(1, (chunks, -1))
+
+
+def _block(part: Part, x, dt, log_decay, B, C, D, runs) -> Block:
+    rows, positions, _ = part
+    before = None if runs is None else runs[rows, max(positions.start - 1, 0)]
+    cuts = [None if t is None else _cut(t, part) for t in (x, dt, log_decay, B, C, runs)]
+    # products of bf16 operands pay where they are the fast path
+    matmul = torch.bfloat16 if x.dtype == torch.bfloat16 and x.device.type != "cpu" else torch.float32
+    return make_block(*cuts, before=before, D=D, matmul=matmul)
