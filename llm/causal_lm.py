@@ -15,6 +15,18 @@ from llm.packed_attention import PACKED_SDPA, check_attention, no_mask
 from llm.packing import check_limits, drop_first_targets, pack_batch
 from llm.packing_proof import why_not_packed
 
+_HEAD_ROWS = 256  # rows of hidden states in one call of a head that is more than a weight
+
+
+def _most_chunks(head: nn.Module, counted: int, device: torch.device) -> int:
+    """The most calls of the head that any rank's counted rows need. Under ZeRO-3 a call gathers weights, which all
+    ranks must do together: fewer calls on one of them is a hang. Elsewhere 1."""
+    if not any(hasattr(parameter, "ds_id") for parameter in head.parameters()):
+        return 1
+    chunks = torch.tensor(-(-counted // _HEAD_ROWS), device=device)
+    torch.distributed.all_reduce(chunks, torch.distributed.ReduceOp.MAX)
+    return int(chunks)
+
 
 class PackedCausalLM:
     """Mixin over a `...ForCausalLM` class of transformers."""
@@ -199,5 +211,7 @@ class PackedCausalLM:
         if type(head) is nn.Linear:
             total = linear_cross_entropy_sum(hidden, head.weight, targets, bias=head.bias, **options)
         else:  # an adapter or a quantized layer: only its own forward knows what it computes
-            total = head_cross_entropy_sum(head, hidden, targets, **options)
+            counted = targets.numel() if z_loss else int(labelled.sum() if weights is None else (weights != 0).sum())
+            calls = {"rows_per_chunk": _HEAD_ROWS, "least_chunks": _most_chunks(head, counted, hidden.device)}
+            total = head_cross_entropy_sum(head, hidden, targets, **calls, **options)
         return total / count

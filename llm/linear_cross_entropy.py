@@ -106,8 +106,10 @@ def head_cross_entropy_sum(
     def chunk_sum(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         logits = head(rows)
         _check_largest(labels, logits.shape[-1])
-        if not len(positions):
-            return logits.to(math_dtype(logits.dtype)).sum() * 0
+        if not len(positions):  # by the same path: a recomputation that ended earlier would leave weights gathered
+            zero = logits.new_zeros(1, dtype=math_dtype(logits.dtype))
+            z = None if z_weights is None else zero
+            return _sum_of_logits(logits, labels.new_zeros(1), zero, z, scale, softcap)
         z = None if z_weights is None else z_weights[positions]
         return _sum_of_logits(logits, labels[positions], token_weights[positions], z, scale, softcap)
 
