@@ -37,7 +37,7 @@ def _difference(model: nn.Module, length: int = 12) -> str | None:
     if table.weight.is_meta or table.weight.numel() == 0:
         return "has no weights here (meta device or sharded)"
     ids = (torch.arange(length, device=table.weight.device) * 7 % table.weight.shape[0])[None]
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         largest = head(model.run_base(input_ids=ids, use_cache=False).last_hidden_state).abs().max()
@@ -49,7 +49,8 @@ def _difference(model: nn.Module, length: int = 12) -> str | None:
             enlarge.remove()
         plain = model.run_native(input_ids=ids, labels=ids, use_cache=False)
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
     tolerance = 1e-4 if native.logits.dtype == torch.float32 and table.weight.dtype == torch.float32 else 2e-2
     if not (native.logits - ours).abs().max() <= tolerance * ours.abs().max():
         return "changes its logits behind the head in a way that its record does not know"

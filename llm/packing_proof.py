@@ -50,7 +50,7 @@ def _refutation(model: nn.Module) -> str | None:
     device = table.weight.device
     seq_idx = torch.stack([torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in _ROWS]).to(device)
     ids = (torch.arange(seq_idx.numel(), device=device) * 7 % table.weight.shape[0]).view(seq_idx.shape)
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     try:
         with torch.inference_mode(False), _awake_and_frozen(base):
             embeds = table(ids).detach()
@@ -61,7 +61,8 @@ def _refutation(model: nn.Module) -> str | None:
                     return reason
             return _unlike_alone(model, embeds, seq_idx)
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
