@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from llm.kernels import kernel
+
 CHUNK_BYTES = 128 << 20  # of one chunk's fp32 logits: 256 rows of a 131,072 vocabulary
 WEIGHT_ROWS = 16384  # rows of a low-precision weight gradient formed at once before they are added in fp32
 
@@ -59,7 +61,7 @@ def _value_and_gradients(
         inputs[0] = inputs[0][rows]
         labels, token_weights = labels[rows], token_weights[rows]
         z_weights = None if z_weights is None else z_weights[rows]
-    liger = _liger_kernel(hidden.device)
+    liger = kernel("liger_linear_cross_entropy", hidden.device)
     plain = uniform and z_weights is None and len(labels) > 0
     if plain and liger is not None and scale == 1:
         value, gradients = _by_liger(liger, *inputs, labels, softcap, needs)
@@ -167,15 +169,6 @@ def _by_torch(hidden, weight, bias, labels, scale, needs) -> tuple[torch.Tensor,
     if scale != 1:
         of_hidden, of_bias = (g if g is None else g.mul_(scale) for g in (of_hidden, of_bias))
     return value, (of_hidden, of_weight, of_bias)
-
-
-def _liger_kernel(device: torch.device) -> Callable | None:
-    """Liger's ``liger_fused_linear_cross_entropy`` where it can run."""
-    if device.type != "cuda":
-        return None
-    from llm.kernels import kernel
-
-    return kernel("liger_linear_cross_entropy", device)
 
 
 def _by_liger(liger: Callable, hidden, weight, bias, labels, softcap, needs) -> tuple[torch.Tensor, Gradients]:
