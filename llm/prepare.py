@@ -18,7 +18,18 @@ from llm.packed_attention import PACKED_SDPA
 def _prepared_class(original: type, mixin: type) -> type:
     """A subclass with the methods of `mixin`; same name and module, since transformers writes both into checkpoints."""
     names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
-    return type(original.__name__, (mixin, original), {**names, "prepared_from": original})
+
+    def reduce(self, protocol):  # the name leads to the original class: say how this one is made
+        return _new_instance, (original, mixin), self.__dict__
+
+    methods = {"prepared_from": original, "__reduce_ex__": reduce}
+    return type(original.__name__, (mixin, original), names | methods)
+
+
+def _new_instance(original: type, mixin: type) -> nn.Module:
+    """An empty instance for `copy` and `pickle` to fill."""
+    prepared = _prepared_class(original, mixin)
+    return prepared.__new__(prepared)
 
 
 def is_prepared(module: nn.Module) -> bool:
@@ -31,14 +42,25 @@ def _swap(module: nn.Module, mixin: type) -> None:
         module.__class__ = _prepared_class(type(module), mixin)
 
 
+def _why_no_causal_lm(model: nn.Module) -> str | None:
+    if not isinstance(model, PreTrainedModel):
+        return "it is no PreTrainedModel (adapters are added after preparing)"
+    if model.get_output_embeddings() is None:
+        return "it has no output head"
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "it is an encoder with a decoder"
+    return None if model.can_generate() else "it cannot generate"
+
+
 def prepare_language_model(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare a causal language model in place and return it; twice is once.
 
     Raises:
-        TypeError: a model without an output head: only causal language models can be prepared.
+        TypeError: anything but a causal language model with its head.
     """
-    if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
-        raise TypeError(f"{type(model).__name__} is no causal language model of transformers: it has no output head")
+    reason = _why_no_causal_lm(model)
+    if reason is not None:
+        raise TypeError(f"{type(model).__name__} is no causal language model of transformers: {reason}")
     family = family_of(model)
     if family.arrange is not None:
         family.arrange(model)
