@@ -2,12 +2,10 @@
 decoding. It replaces the forward of transformers' mixers (see `llm.prepare`; weights and names stay theirs) because
 that one
 
-
 * cannot keep packed samples apart without CUDA kernels, and leaks state and convolution silently in some families;
 * forgets `time_step_limit` while decoding, so prefill + decode differs from one forward where a limit bites;
 * lets padding reach the convolution when the input projection has a bias;
 * skips `out_proj.forward` in its fused kernel, so LoRA and ZeRO-3 hooks do not fire there. This one never does.
-
 """
 
 import torch
