@@ -2,6 +2,7 @@
 with a checkpoint is never run.
 """
 
+import copy
 import os
 from pathlib import Path
 
@@ -51,8 +52,9 @@ def load_language_model(
         source = preset.hub_id or preset.config()
     if isinstance(source, PreTrainedConfig):
         _check_config(source, "this configuration")
-        dtype = source.dtype or torch.float32 if dtype in (None, "auto") else dtype
-        model = AutoModelForCausalLM.from_config(source, dtype=dtype, trust_remote_code=False, **options)
+        config = copy.deepcopy(source)  # transformers would write dtype and attention into the caller's
+        dtype = config.dtype or torch.float32 if dtype in (None, "auto") else dtype
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
     elif isinstance(source, str | os.PathLike):
         source = str(source)
         options |= {"config": _read_config(source), "dtype": dtype or "auto", "trust_remote_code": False}

@@ -24,8 +24,8 @@ BIASES = {  # options of the configuration that give the projections biases
 
 @torch.no_grad()
 def enliven(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw what initialisation leaves at 0 or 1 (biases, norms, D) and make the steps large, so that an error in any
-    of them, or a state that is lost, shows in the logits."""
+    """Draw what initialisation leaves at fixed values (biases, norms, D, A_log) and make the steps large, so that an
+    error in any of them, a state that is lost, or a second initialisation shows."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -33,7 +33,7 @@ def enliven(model: nn.Module, seed: int = 0) -> nn.Module:
             parameter.copy_(noise - 1.5)  # steps from 0.02 to 1: states that reach far and states that do not
         elif name.endswith("conv1d.weight"):
             parameter.copy_(0.4 * noise)
-        elif name.endswith((".bias", ".D")) or "norm" in name:
+        elif name.endswith((".bias", ".A_log", ".D")) or "norm" in name:
             parameter.add_(0.3 * noise)
     return model
 
