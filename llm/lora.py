@@ -29,7 +29,14 @@ def _peft():
 def language_model_of(model: nn.Module) -> tuple[nn.Module, str]:
     """`(language model, prefix of its module names)`: the model itself, or what a VLM holds as `language_model`."""
     inner = getattr(model, "language_model", None)
-    return (model, "") if inner is None else (inner, "language_model.")
+    language, prefix = (model, "") if inner is None else (inner, "language_model.")
+    config = getattr(language, "config", None)
+    if config is None or config.get_text_config() is not config or language.get_output_embeddings() is None:
+        raise ValueError(
+            f"{type(model).__name__} is no causal language model, nor a VLM that holds one as `language_model`: "
+            "LoRA's targets are declared for language models; give others to peft.LoraConfig by name"
+        )
+    return language, prefix
 
 
 def allow_out_proj() -> None:
@@ -73,7 +80,8 @@ def lora_config(
 
     Raises:
         ValueError: a target that matches nothing or would be wrong (the reason is told); a model that is not prepared
-            and would ignore adapters on `out_proj`; adapters already there. ImportError: peft is missing.
+            and would ignore adapters on `out_proj`, is no language model, or has adapters already.
+        ImportError: peft is missing.
     """
     peft = _peft()
     language, prefix = language_model_of(model)
@@ -111,7 +119,7 @@ def _chosen(language, family: LLMFamily, linears: dict[str, nn.Linear], targets)
         default = [name for name in default if any(_matches(name, target) for target in family.lora_targets)]
     if targets is None or list(targets) == ["all-linear"]:
         if not default:
-            raise ValueError(f"{type(language).__name__} has no linear layer that LoRA could adapt")
+            raise ValueError(f"{type(language).__name__} has no nn.Linear but its head: give layers to peft by name")
         return default
     if not targets:
         raise ValueError("targets is empty: name linear layers, or leave it out for those of the family")

@@ -15,14 +15,19 @@ ROWS = [[70, 1, 29], [5, 64, 31]]
 
 
 def adapted(name: str, seed: int):
-    """A prepared tiny model of the family with rank 16 adapters on the layers that the family names."""
+    """A prepared tiny model of the family with rank 16 adapters on the layers that the family names. Its weights are
+    half as large as those of the tiny configuration, still twice those of published models: there fp32 alone moves
+    logits of Jamba's by 1e-5."""
     import torch
     from peft import get_peft_model
 
+    from llm import families
     from llm.lora import lora_config
     from tests.helpers.tiny_llm import native_model, prepared_copy
 
-    model = prepared_copy(native_model(name, seed=seed))
+    config = families()[name].tiny()
+    config.initializer_range = 0.05
+    model = prepared_copy(native_model(config, seed=seed))
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config(model))
 
@@ -48,8 +53,7 @@ def adapters_reached(name: str) -> float:
 
 
 def merge_error(name: str) -> float:
-    """Largest change of a logit by merging random adapters, the largest of several models. Without any merging, fp32
-    rounds these logits (up to 4) by 4e-6 to 8e-6."""
+    """Largest change of a logit by merging random adapters, the largest of several models."""
     import torch
 
     from llm.lora import lora_pairs
@@ -61,9 +65,9 @@ def merge_error(name: str) -> float:
         with torch.no_grad():
             silent = model(input_ids=ids).logits
             for _, _, b in lora_pairs(model):
-                b.normal_(std=0.005)
+                b.normal_(std=0.03)
             expected = model(input_ids=ids).logits
-            assert difference(expected, silent) > 0.1, "the adapters do too little"
+            assert difference(expected, silent) > 0.5, "the adapters do too little"
             errors.append(difference(model.merge_and_unload()(input_ids=ids).logits, expected))
     return max(errors)
 

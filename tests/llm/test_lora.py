@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.bamba import modeling_bamba
 
 from llm import families, prepare_language_model
@@ -21,8 +21,11 @@ ROWS = [[70, 1, 29], [5, 64, 31]]
 
 
 def adapted(name: str, seed: int = 0, **options):
-    """`(transformers' own model, a prepared copy with adapters)`, seeded."""
-    native = native_model(name)
+    """`(transformers' own model, a prepared copy with adapters)`, seeded. Its weights are half as large as those of the
+    tiny configurations, still twice those of published ones: fp32 alone moves the logits of Jamba's by 1e-5."""
+    config = families()[name].tiny()
+    config.initializer_range = 0.05
+    native = native_model(config)
     model = prepared_copy(native)
     torch.manual_seed(seed)
     return native, get_peft_model(model, lora_config(model, rank=4, alpha=8, **options))
@@ -96,7 +99,7 @@ def test_gradients_are_the_same_with_checkpointing(name):
 def test_merging_changes_nothing_and_the_result_is_an_ordinary_checkpoint(name, tmp_path):
     native, model = adapted(name)
     expected = logits(nudge(model))
-    assert difference(logits(native), expected) > 0.05, "the control: adapters do something"
+    assert difference(logits(native), expected) > 0.5, "the control: adapters do something"
     merged = model.merge_and_unload()
     assert not any("lora" in key for key, _ in merged.named_modules())
     assert difference(logits(merged), expected) <= 1e-5
@@ -249,6 +252,19 @@ def test_other_bad_input():
         lora_config(model)
     with pytest.raises(ValueError, match="targets is empty"):
         lora_config(native_model("llama"), targets=[])
+
+
+def test_models_that_are_no_language_models():
+    small = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    text = CONFIG_MAPPING["llama"](vocab_size=VOCABULARY, num_key_value_heads=2, **small)
+    vision = CONFIG_MAPPING["clip_vision_model"](image_size=8, patch_size=4, **small)
+    foreign = AutoModelForImageTextToText.from_config(CONFIG_MAPPING["llava"](vision_config=vision, text_config=text))
+    for model in (foreign, foreign.model, nn.Linear(2, 2), native_model("llama").model):
+        with pytest.raises(ValueError, match=f"{type(model).__name__} is no causal language model, nor a VLM"):
+            lora_config(model)
+    config = CONFIG_MAPPING["gpt2"](vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2)
+    with pytest.raises(ValueError, match="GPT2LMHeadModel has no nn.Linear but its head"):
+        lora_config(native_model(config))
 
 
 def test_peft_missing(monkeypatch):
