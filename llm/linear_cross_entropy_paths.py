@@ -161,7 +161,12 @@ def _by_torch(hidden, weight, bias, labels, scale, needs) -> tuple[torch.Tensor,
     options = LinearCrossEntropyOptions(batch_chunk_size=_rows_per_chunk(weight.shape[0]))
 
     def loss(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
-        return F.linear_cross_entropy(x, w, labels, linear_bias=b, reduction="sum", options=options)
+        value = F.linear_cross_entropy(x, w, labels, linear_bias=b, reduction="sum", options=options)
+        # Its gradients are further outputs of its operator, and autograd would fill zeros of their size for the
+        # upstream gradients they do not have: as much memory again as the weight's gradient.
+        if hasattr(value.grad_fn, "set_materialize_grads"):
+            value.grad_fn.set_materialize_grads(False)
+        return value
 
     if scale != 1:
         hidden, bias = hidden * scale, None if bias is None else bias * scale
