@@ -1,75 +1,22 @@
-"""The Mamba-1 scan (arXiv 2312.00752, the recurrence of Jamba) in plain PyTorch, with packed samples and an initial
-state.
+"""The Mamba-1 scan (arXiv 2312.00752) in plain PyTorch, for Jamba on machines without Mamba kernels: fp32 states,
+packed samples kept apart, an initial state. ``selective_scan_sequential`` is the slow twin; tests keep the two equal.
 
-Every channel has decays of its own, so there is no matrix product to hide in. Three things keep it usable: small
-models run several blocks of a sequence side by side and then carry the states from block to block; long sequences are
-cut into segments that backward computes again, so memory does not grow with length x channels x state; and nothing
-ever divides by a decay. ``selective_scan_sequential`` is the slow twin.
+A sequence is cut into segments, a segment into lanes that advance together, one position of each at a time: first from
+zeros, which gives what every lane adds to the state, then from the states this leads to. Nothing is divided by a decay,
+so no step is too large. Memory does not grow with the length: backward keeps the states of one segment.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from llm.sample_runs import sample_runs
 
-STATES_AT_ONCE = 1 << 16  # elements of one step: below it, Python's overhead costs more than the arithmetic
-SEGMENT_ELEMENTS = 1 << 24  # positions x channels x state of one segment: what backward holds at a time, a few times
-
-
-def _prepare(x, dt, A, B, C, dt_bias, dt_softplus, seq_idx, initial_states):
-    """Everything in fp32; (B, L) 1.0 where a position continues the sample before it, the state before position 0."""
-    batch, length, channels = x.shape
-    size = A.shape[-1]
-    wanted = {"dt": (dt, tuple(x.shape)), "A": (A, (channels, size)), "B": (B, (batch, length, size))}
-    wanted |= {"C": (C, (batch, length, size))}
-    for name, (tensor, shape) in wanted.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; beside x {tuple(x.shape)} it must be {shape}")
-    dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
-    dt = F.softplus(dt) if dt_softplus else dt
-    runs = sample_runs(seq_idx, x)
-    keep = x.new_ones(batch, length, dtype=torch.float32)
-    if runs is not None:
-        keep = torch.cat([keep[:, :1], (runs[:, 1:] == runs[:, :-1]).float()], dim=1)
-    if initial_states is None:
-        initial_states = x.new_zeros(batch, channels, size)
-    state = initial_states.float()
-    return x.float(), dt, A.float(), B.float(), C.float(), keep, state
-
-
-def _step(state, dt, u, A, B, keep):
-    """One position of every block: all (b, n, ...), the state (b, n, D, N)."""
-    decay = torch.exp(dt.unsqueeze(-1) * A) * keep[..., None, None]
-    return decay * state + u.unsqueeze(-1) * B.unsqueeze(-2)
-
-
-def _segment(x, dt, A, B, C, keep, state):
-    """(b, S, D) -> outputs (b, S, D) and the state behind them."""
-    batch, length, channels = x.shape
-    blocks = max(1, min(STATES_AT_ONCE // state.numel(), int(length**0.5)))
-    size = -(-length // blocks)
-    blocks = -(-length // size)
-    # padding has step 0: it decays nothing and adds nothing
-    x, dt, B, C = (F.pad(t, (0, 0, 0, blocks * size - length)).unflatten(1, (blocks, size)) for t in (x, dt, B, C))
-    keep = F.pad(keep, (0, blocks * size - length), value=1.0).unflatten(1, (blocks, size))
-    u = dt * x
-    entering = state.unsqueeze(1)
-    if blocks > 1:
-        local = torch.zeros_like(entering).expand(-1, blocks - 1, -1, -1)
-        for t in range(size):
-            local = _step(local, dt[:, :-1, t], u[:, :-1, t], A, B[:, :-1, t], keep[:, :-1, t])
-        kept = torch.exp(dt[:, :-1].sum(2).unsqueeze(-1) * A) * keep[:, :-1].prod(2)[..., None, None]
-        states = [state]
-        for i in range(blocks - 1):
-            states.append(kept[:, i] * states[-1] + local[:, i])
-        entering = torch.stack(states, dim=1)
-    outputs = []
-    for t in range(size):
-        entering = _step(entering, dt[:, :, t], u[:, :, t], A, B[:, :, t], keep[:, :, t])
-        outputs.append((entering * C[:, :, t].unsqueeze(-2)).sum(-1))
-    y = torch.stack(outputs, dim=2).flatten(1, 2)[:, :length]
-    return y, entering[:, -1]
+# Numbers of all states that advance together: enough to hide the cost of calling an operation, few enough for cache.
+_TOGETHER = {"cpu": 1 << 17, "other": 1 << 22}
+# Numbers of all states of a segment, which backward keeps, and as many decays.
+_SEGMENT = {"cpu": 1 << 22, "other": 1 << 26}
 
 
 def selective_scan(
@@ -84,36 +31,32 @@ def selective_scan(
     seq_idx: torch.Tensor | None = None,
     initial_states: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t``, ``y_t = C_t·h_t + D x_t`` for every channel.
+    """``h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_tᵀ``, ``y_t = h_t C_t + D x_t`` for every channel.
 
     Args:
         x: inputs (B, L, D). dt: raw steps (B, L, D). A: negative decay rates (D, N).
-        B, C: input and output maps (B, L, N), shared by the channels.
-        D: skip weights (D,). dt_bias: (D,). seq_idx: (B, L) integers, equal inside one packed sample.
+        B, C: input and output maps (B, L, N), shared by the channels. D: skip weights (D,). dt_bias: (D,).
+        dt_softplus: steps are softplus(dt + dt_bias).
+        seq_idx: (B, L) integers, equal inside one packed sample; the state starts from zeros at every change.
         initial_states: (B, D, N), the state before position 0 (it belongs to the sample of position 0).
 
     Returns:
-        y (B, L, D) in the dtype of ``x`` and the last state (B, D, N) in fp32.
+        y (B, L, D) in the dtype of ``x`` and the state after the last position (B, D, N) in fp32.
 
     Raises:
         ValueError: shapes that do not fit each other.
     """
-    skip, dtype = x, x.dtype
-    x, dt, A, B, C, keep, state = _prepare(x, dt, A, B, C, dt_bias, dt_softplus, seq_idx, initial_states)
-    length = max(1, SEGMENT_ELEMENTS // state.numel())
-    outputs = []
-    for start in range(0, x.shape[1], length):
-        cut = slice(start, start + length)
-        pieces = (x[:, cut], dt[:, cut], A, B[:, cut], C[:, cut], keep[:, cut], state)
-        if torch.is_grad_enabled() and x.shape[1] > length:
-            y, state = checkpoint(_segment, *pieces, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, state = _segment(*pieces)
-        outputs.append(y)
-    y = torch.cat(outputs, dim=1)
-    if D is not None:
-        y = y + skip.float() * D.float()
-    return y.to(dtype), state
+    _check(x, dt, A, B, C, D, dt_bias, initial_states)
+    dt = _prepare_step(dt, dt_bias, dt_softplus)
+    runs = sample_runs(seq_idx, x)
+    kept = None if runs is None else F.pad((runs[:, 1:] == runs[:, :-1]).float(), (1, 0), value=1.0)
+    if initial_states is None:
+        initial_states = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32)
+    # Channels last inside: steps and inputs are then read along memory.
+    y, last, _ = _scan(
+        x, dt, A.float().t(), B, C, None if D is None else D.float(), initial_states.float().transpose(1, 2), kept
+    )
+    return y, last.transpose(1, 2)
 
 
 def selective_scan_sequential(
@@ -129,15 +72,236 @@ def selective_scan_sequential(
     initial_states: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The recurrence of :func:`selective_scan`, one position after the other."""
-    skip, dtype = x, x.dtype
-    x, dt, A, B, C, keep, state = _prepare(x, dt, A, B, C, dt_bias, dt_softplus, seq_idx, initial_states)
+    dt = _prepare_step(dt, dt_bias, dt_softplus)
+    state = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32) if initial_states is None else initial_states.float()
     outputs = []
     for t in range(x.shape[1]):
-        state = state * keep[:, t, None, None]
-        added = (dt[:, t] * x[:, t]).unsqueeze(-1) * B[:, t].unsqueeze(1)
-        state = torch.exp(dt[:, t].unsqueeze(-1) * A) * state + added
-        outputs.append((state * C[:, t].unsqueeze(1)).sum(-1))
-    y = torch.stack(outputs, dim=1)
+        if seq_idx is not None and t > 0:
+            state = state * (seq_idx[:, t] == seq_idx[:, t - 1]).float()[:, None, None]
+        update = (dt[:, t] * x[:, t].float()).unsqueeze(-1) * B[:, t].float().unsqueeze(1)
+        state = state * (dt[:, t].unsqueeze(-1) * A.float()).exp() + update
+        outputs.append((state * C[:, t].float().unsqueeze(1)).sum(-1))
+    y = torch.stack(outputs, 1)
     if D is not None:
-        y = y + skip.float() * D.float()
-    return y.to(dtype), state
+        y = y + x.float() * D.float()
+    return y.to(x.dtype), state
+
+
+def _prepare_step(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_softplus: bool) -> torch.Tensor:
+    dt = dt.float()
+    if dt_bias is not None:
+        dt = dt + dt_bias.float()
+    return F.softplus(dt) if dt_softplus else dt
+
+
+def _check(x, dt, A, B, C, D, dt_bias, initial_states) -> None:
+    if x.dim() != 3 or A.dim() != 2 or 0 in x.shape:
+        raise ValueError(
+            f"x {tuple(x.shape)} and A {tuple(A.shape)} must be (batch, length, channels) and (channels, state), "
+            "none of them empty"
+        )
+    batch, length, width = x.shape
+    size = A.shape[1]
+    wanted = {
+        "dt": (dt, (batch, length, width)),
+        "A": (A, (width, size)),
+        "B": (B, (batch, length, size)),
+        "C": (C, (batch, length, size)),
+        "D": (D, (width,)),
+        "dt_bias": (dt_bias, (width,)),
+        "initial_states": (initial_states, (batch, width, size)),
+    }
+    for name, (given, shape) in wanted.items():
+        if given is not None and given.shape != shape:
+            raise ValueError(
+                f"{name} is of shape {tuple(given.shape)}: with x {tuple(x.shape)} and A {tuple(A.shape)} it is {shape}"
+            )
+
+
+class _Segment:
+    """Positions start ... end of all inputs, folded into lanes (B, lanes, steps, ...), the last one filled up."""
+
+    def __init__(self, start, end, lanes, x, dt, A, B, C, kept):
+        self.steps = -(-(end - start) // lanes)
+        self.lanes, self.length, self.A = lanes, end - start, A
+        self.x, self.dt, self.B, self.C = (self.fold(t[:, start:end].float()) for t in (x, dt, B, C))
+        self.inputs = self.dt * self.x
+        self.kept = None if kept is None else self.fold(kept[:, start:end], 1.0)
+
+    def fold(self, t: torch.Tensor, value: float = 0.0) -> torch.Tensor:
+        missing = self.lanes * self.steps - self.length
+        if missing:
+            t = F.pad(t, (0, 0) * (t.dim() - 2) + (0, missing), value=value)
+        return t.unflatten(1, (self.lanes, self.steps))
+
+    def unfold(self, t: torch.Tensor) -> torch.Tensor:
+        return t.flatten(1, 2)[:, : self.length]
+
+    def decay(self, step: int) -> torch.Tensor:
+        """(B, lanes, N, D): what one step keeps of the state."""
+        decay = (self.dt[:, :, step].unsqueeze(2) * self.A).exp_()
+        return decay if self.kept is None else decay.mul_(self.kept[:, :, step, None, None])
+
+    def advance(self, state: torch.Tensor, step: int, decay: torch.Tensor) -> torch.Tensor:
+        """The state (B, lanes, N, D) after a step, in place."""
+        return state.mul_(decay).addcmul_(self.B[:, :, step].unsqueeze(3), self.inputs[:, :, step].unsqueeze(2))
+
+    def whole_decay(self) -> torch.Tensor:
+        """(B, lanes, N, D): what all steps of a lane keep."""
+        decay = (self.dt.sum(2).unsqueeze(2) * self.A).exp_()
+        return decay if self.kept is None else decay.mul_(self.kept.amin(2)[..., None, None])
+
+    def lane_states(self, state: torch.Tensor) -> torch.Tensor:
+        """(B, lanes, N, D), the states before the first step, from that of the first lane (B, N, D)."""
+        if self.lanes == 1:
+            return state.unsqueeze(1).clone()
+        added = state.new_zeros(state.shape[0], self.lanes, *state.shape[1:])
+        for step in range(self.steps):
+            self.advance(added, step, self.decay(step))
+        decay = self.whole_decay()
+        states = [state]
+        for lane in range(self.lanes - 1):
+            states.append(torch.addcmul(added[:, lane], decay[:, lane], states[-1]))
+        return torch.stack(states, 1)
+
+
+def _segments(x: torch.Tensor, A: torch.Tensor) -> list[tuple[int, int, int]]:
+    """(start, end, lanes) of every segment."""
+    batch, length, width = x.shape
+    state = batch * width * A.shape[0]
+    device = "cpu" if x.device.type == "cpu" else "other"
+    count = -(-length // max(1, _SEGMENT[device] // state))
+    size = -(-length // count)
+    return [
+        # more lanes than steps would wait for each other: states pass from lane to lane one after the other
+        (start, min(start + size, length), max(1, min(_TOGETHER[device] // state, math.isqrt(2 * size))))
+        for start in range(0, length, size)
+    ]
+
+
+@torch.library.custom_op("radio_vlm::selective_scan", mutates_args=())
+def _scan(
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+    initial: torch.Tensor,
+    kept: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs (B, L, D), last state (B, N, D), states before every segment (segments, B, N, D); A: (N, D)."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    state, before = initial, []
+    with torch.autocast(x.device.type, enabled=False):
+        for start, end, lanes in _segments(x, A):
+            before.append(state)
+            segment = _Segment(start, end, lanes, x, dt, A, B, C, kept)
+            states = segment.lane_states(state)
+            out = torch.empty_like(segment.x)
+            for step in range(segment.steps):
+                segment.advance(states, step, segment.decay(step))
+                out[:, :, step] = (segment.C[:, :, step].unsqueeze(2) @ states).squeeze(2)
+            if D is not None:
+                out.addcmul_(segment.x, D)
+            y[:, start:end] = segment.unfold(out)
+            state = states[:, -1]
+    return y, state.contiguous(), torch.stack(before)
+
+
+@_scan.register_fake
+def _(x, dt, A, B, C, D, initial, kept):
+    count = len(_segments(x, A))
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    last = torch.empty_like(initial, memory_format=torch.contiguous_format)
+    return y, last, last.new_empty(count, *last.shape)
+
+
+@torch.library.custom_op("radio_vlm::selective_scan_backward", mutates_args=())
+def _gradients(
+    gy: torch.Tensor,
+    g_last: torch.Tensor,
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+    before: torch.Tensor,
+    kept: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, dt, A, B, C and the initial state."""
+    g_x, g_dt, g_B, g_C = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, dt, B, C))
+    g_A = torch.zeros_like(A, memory_format=torch.contiguous_format)
+    g_state = g_last
+    with torch.autocast(x.device.type, enabled=False):
+        segments = _segments(x, A)
+        for (start, end, lanes), state in zip(reversed(segments), before.flip(0)):
+            segment = _Segment(start, end, lanes, x, dt, A, B, C, kept)
+            g = segment.fold(gy[:, start:end].float())
+            *found, g_state = _segment_gradients(segment, state, g, g_state)
+            g_inputs, found_dt, found_A, found_B, found_C = found
+            g_A += found_A
+            found_x = g_inputs * segment.dt
+            g_x[:, start:end] = segment.unfold(found_x if D is None else found_x.addcmul_(g, D))
+            for whole, piece in ((g_dt, found_dt.addcmul_(g_inputs, segment.x)), (g_B, found_B), (g_C, found_C)):
+                whole[:, start:end] = segment.unfold(piece)
+    return g_x, g_dt, g_A, g_B, g_C, g_state.contiguous()
+
+
+def _segment_gradients(segment: _Segment, state: torch.Tensor, gy: torch.Tensor, g_last: torch.Tensor):
+    """Gradients of the inputs dt x, of dt where it sets decays, of A, B, C and of the state before the segment."""
+    start = segment.lane_states(state)
+    states = start.new_empty(segment.steps + 1, *start.shape)
+    decays = start.new_empty(segment.steps, *start.shape)
+    states[0] = start
+    g_C = torch.empty_like(segment.C)
+    for step in range(segment.steps):
+        decays[step] = segment.decay(step)
+        state = segment.advance(states[step + 1].copy_(states[step]), step, decays[step])
+        g_C[:, :, step] = (state @ gy[:, :, step].unsqueeze(3)).squeeze(3)
+
+    B, C = segment.B.unsqueeze(4), segment.C.unsqueeze(4)  # (B, lanes, steps, N, 1)
+    g_ends = [g_last]  # from the last lane to the first
+    if segment.lanes > 1:
+        g = torch.zeros_like(start)
+        for step in reversed(range(segment.steps)):
+            g.addcmul_(C[:, :, step], gy[:, :, step].unsqueeze(2)).mul_(decays[step])
+        whole = segment.whole_decay()
+        for lane in range(segment.lanes - 1, 0, -1):
+            g_ends.append(torch.addcmul(g[:, lane], whole[:, lane], g_ends[-1]))
+    g = torch.stack(g_ends[::-1], 1)
+    g_inputs, g_dt = torch.empty_like(segment.x), torch.empty_like(segment.x)
+    g_B, g_A = torch.empty_like(segment.B), torch.zeros_like(g)
+    for step in reversed(range(segment.steps)):
+        g.addcmul_(C[:, :, step], gy[:, :, step].unsqueeze(2))
+        g_B[:, :, step] = (g @ segment.inputs[:, :, step].unsqueeze(3)).squeeze(3)
+        g_inputs[:, :, step] = (B[:, :, step].transpose(2, 3) @ g).squeeze(2)
+        g.mul_(decays[step])
+        g_log = states[step].mul_(g)  # of dt A
+        g_A.addcmul_(g_log, segment.dt[:, :, step].unsqueeze(2))
+        g_dt[:, :, step] = g_log.mul_(segment.A).sum(2)
+    return g_inputs, g_dt, g_A.sum((0, 1)), g_B, g_C, g[:, 0]
+
+
+@_gradients.register_fake
+def _(gy, g_last, x, dt, A, B, C, D, before, kept):
+    like = (x, dt, A, B, C, g_last)
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in like)
+
+
+def _setup(ctx, inputs, output):
+    x, dt, A, B, C, D, _, kept = inputs
+    ctx.save_for_backward(x, dt, A, B, C, D, output[2], kept)
+    ctx.mark_non_differentiable(output[2])
+
+
+def _backward(ctx, gy, g_last, _):
+    saved = ctx.saved_tensors  # once: gradient checkpointing hands each out a single time
+    x, _, _, _, _, D, _, _ = saved
+    *grads, g_initial = _gradients(gy, g_last, *saved)
+    g_D = None if D is None else (gy * x).sum((0, 1), dtype=torch.float32)
+    return *grads, g_D, g_initial, None
+
+
+_scan.register_autograd(_backward, setup_context=_setup)

@@ -9,14 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from llm.sample_runs import sample_runs
-from llm.ssd_block import LEAST, Block, block_gradients, block_outputs, block_states, make_block
-
-# Decays (heads x positions x positions) that are formed at a time. On CPUs they then stay in cache from one operation
-# to the next; elsewhere they only have to fit, 256 MB for each of about four such tensors.
-_DECAYS_AT_ONCE = {"cpu": 1 << 19, "other": 1 << 26}
-
-# (rows of the batch, positions, chunks) of a block
-Part = tuple[slice, slice, int]
+from llm.ssd_autograd import scan_chunks
+from llm.ssd_block import LEAST
 
 
 def ssd_scan(
@@ -57,12 +51,14 @@ def ssd_scan(
     batch, _, heads, width = x.shape
     groups, state_size = B.shape[2:]
     runs = sample_runs(seq_idx, x)
+    if x.shape[1] == 1:  # a token decoded: the recurrence itself is the shortest way
+        return ssd_scan_sequential(x, dt, A, B, C, chunk_size, D, dt_bias, dt_softplus, dt_limit, None, initial_states)
     dt = prepare_step(dt, dt_bias, dt_softplus, dt_limit)
     log_decay = (dt * A.float()).clamp(min=LEAST)
     if initial_states is None:
         initial_states = x.new_zeros(batch, heads, width, state_size, dtype=torch.float32)
     by_group = (groups, heads // groups)
-    y, last = _SsdScan.apply(
+    y, last = scan_chunks(
         x.unflatten(2, by_group),
         dt.unflatten(2, by_group),
         log_decay.unflatten(2, by_group),
@@ -153,82 +149,3 @@ def _check(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states) -> None:
             raise ValueError(
                 f"{name} is of shape {tuple(given.shape)}: with x {tuple(x.shape)} and B {tuple(B.shape)} it is {shape}"
             )
-
-
-class _SsdScan(torch.autograd.Function):
-    """Block after block; backward runs the states once more, then the blocks from the last to the first."""
-
-    @staticmethod
-    def forward(ctx, x, dt, log_decay, B, C, D, initial, runs, chunk_size):
-        ctx.save_for_backward(x, dt, log_decay, B, C, D, initial, runs)
-        ctx.chunk_size = chunk_size
-        y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        lasts = []
-        with torch.autocast(x.device.type, enabled=False):
-            for parts in _parts(x, chunk_size):
-                state = initial[parts[0][0]]
-                for part in parts:
-                    block = _block(part, x, dt, log_decay, B, C, D, runs)
-                    states, state = block_states(block, state)
-                    _cut(y, part).copy_(block_outputs(block, states))
-                lasts.append(state)
-        return y, torch.cat(lasts)
-
-    @staticmethod
-    def backward(ctx, gy, g_last):
-        x, dt, log_decay, B, C, D, initial, runs = ctx.saved_tensors
-        grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, dt, log_decay, B, C)]
-        g_D = None if D is None else torch.zeros_like(D)
-        g_initial = []
-        with torch.autocast(x.device.type, enabled=False):
-            for parts in _parts(x, ctx.chunk_size):
-                known, state = [], initial[parts[0][0]]
-                for part in parts:
-                    block = _block(part, x, dt, log_decay, B, C, D, runs)
-                    states, state = block_states(block, state)
-                    known.append((block, states))
-                g_state = g_last[parts[0][0]]
-                for part in reversed(parts):
-                    *found, g_more, g_state = block_gradients(*known.pop(), _cut(gy, part), g_state)
-                    for grad, piece in zip(grads, found):
-                        _cut(grad, part).copy_(piece)
-                    g_D = None if D is None else g_D + g_more
-                g_initial.append(g_state)
-        return *grads, g_D, torch.cat(g_initial), None, None
-
-
-def _parts(x: torch.Tensor, chunk_size: int) -> list[list[Part]]:
-    """Blocks in order of position, one list for each set of rows; the last block may be a single shorter chunk."""
-    batch, length, groups, repeats, _ = x.shape
-    whole = length // chunk_size
-    rows, at_once = batch, max(1, whole)
-    if not torch.compiler.is_compiling():  # a compiled graph would repeat every block, so it has one
-        most = _DECAYS_AT_ONCE["cpu" if x.device.type == "cpu" else "other"]
-        decays = groups * repeats * min(chunk_size, length) ** 2
-        rows = max(1, min(batch, most // decays))
-        at_once = max(1, most // (decays * rows))
-    parts = []
-    for row in range(0, batch, rows):
-        found = []
-        for first in range(0, whole, at_once):
-            count = min(at_once, whole - first)
-            found.append((slice(row, row + rows), slice(first * chunk_size, (first + count) * chunk_size), count))
-        if whole * chunk_size < length:
-            found.append((slice(row, row + rows), slice(whole * chunk_size, length), 1))
-        parts.append(found)
-    return parts
-
-
-def _cut(t: torch.Tensor, part: Part) -> torch.Tensor:
-    """(B, L, ...) -> (b, n, l, ...), a view."""
-    rows, positions, chunks = part
-    return t[rows, positions].unflatten(1, (chunks, -1))
-
-
-def _block(part: Part, x, dt, log_decay, B, C, D, runs) -> Block:
-    rows, positions, _ = part
-    before = None if runs is None else runs[rows, max(positions.start - 1, 0)]
-    cuts = [None if t is None else _cut(t, part) for t in (x, dt, log_decay, B, C, runs)]
-    # products of bf16 operands pay where they are the fast path
-    matmul = torch.bfloat16 if x.dtype == torch.bfloat16 and x.device.type != "cpu" else torch.float32
-    return make_block(*cuts, before=before, D=D, matmul=matmul)
