@@ -115,7 +115,7 @@ def test_every_extra_matters(name: str, field: str, monkeypatch):
     right = model(inputs_embeds=embeds, **inputs).loss
     record = dataclasses.replace(families()[name], **{field: NEUTRAL[field]})
     monkeypatch.setattr(llm.causal_lm, "family_of", lambda model: record)
-    assert abs(model(inputs_embeds=embeds, **inputs).loss / right - 1) > 1e-3
+    assert abs(model(inputs_embeds=embeds, **inputs).loss / right - 1) > 1e-4  # ten times what is allowed above
 
 
 def extra_loss(name: str, native, outputs) -> torch.Tensor:
