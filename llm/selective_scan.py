@@ -47,8 +47,10 @@ def selective_scan(
         ValueError: shapes that do not fit each other.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_states)
-    dt = _prepare_step(dt, dt_bias, dt_softplus)
     runs = sample_runs(seq_idx, x)
+    if x.shape[1] == 1:  # a token decoded: the recurrence itself is the shortest way
+        return selective_scan_sequential(x, dt, A, B, C, D, dt_bias, dt_softplus, None, initial_states)
+    dt = _prepare_step(dt, dt_bias, dt_softplus)
     kept = None if runs is None else F.pad((runs[:, 1:] == runs[:, :-1]).float(), (1, 0), value=1.0)
     if initial_states is None:
         initial_states = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32)
@@ -165,18 +167,21 @@ class _Segment:
         return torch.stack(states, 1)
 
 
+def _segment_size(x: torch.Tensor, A: torch.Tensor) -> int:
+    batch, _, width = x.shape
+    return max(1, _SEGMENT["cpu" if x.device.type == "cpu" else "other"] // (batch * width * A.shape[0]))
+
+
 def _segments(x: torch.Tensor, A: torch.Tensor) -> list[tuple[int, int, int]]:
     """(start, end, lanes) of every segment."""
     batch, length, width = x.shape
-    state = batch * width * A.shape[0]
-    device = "cpu" if x.device.type == "cpu" else "other"
-    count = -(-length // max(1, _SEGMENT[device] // state))
-    size = -(-length // count)
-    return [
-        # more lanes than steps would wait for each other: states pass from lane to lane one after the other
-        (start, min(start + size, length), max(1, min(_TOGETHER[device] // state, math.isqrt(2 * size))))
-        for start in range(0, length, size)
-    ]
+    together = _TOGETHER["cpu" if x.device.type == "cpu" else "other"] // (batch * width * A.shape[0])
+    found = []
+    for start in range(0, length, _segment_size(x, A)):
+        end = min(start + _segment_size(x, A), length)
+        # states pass from lane to lane one after the other, so more lanes than steps would not pay
+        found.append((start, end, max(1, min(together, math.isqrt(2 * (end - start))))))
+    return found
 
 
 @torch.library.custom_op("radio_vlm::selective_scan", mutates_args=())
@@ -211,10 +216,10 @@ def _scan(
 
 @_scan.register_fake
 def _(x, dt, A, B, C, D, initial, kept):
-    count = len(_segments(x, A))
+    segments = -(-x.shape[1] // _segment_size(x, A))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     last = torch.empty_like(initial, memory_format=torch.contiguous_format)
-    return y, last, last.new_empty(count, *last.shape)
+    return y, last, last.new_empty(segments, *last.shape)
 
 
 @torch.library.custom_op("radio_vlm::selective_scan_backward", mutates_args=())

@@ -178,6 +178,9 @@ def _block(part: Part, x, dt, log_decay, B, C, D, runs) -> Block:
     rows, positions, _ = part
     before = None if runs is None else runs[rows, max(positions.start - 1, 0)]
     cuts = [None if t is None else _cut(t, part) for t in (x, dt, log_decay, B, C, runs)]
-    # products of bf16 operands pay where they are the fast path
-    matmul = torch.bfloat16 if x.dtype == torch.bfloat16 and x.device.type != "cpu" else torch.float32
-    return make_block(*cuts, before=before, D=D, matmul=matmul)
+    return make_block(*cuts, before=before, D=D, matmul=_type_of_products(x))
+
+
+def _type_of_products(x: torch.Tensor) -> torch.dtype:
+    """bf16 where that is the fast path; fp16 could not hold the states."""
+    return torch.bfloat16 if x.dtype == torch.bfloat16 and x.device.type != "cpu" else torch.float32

@@ -54,7 +54,7 @@ def ssd_scan(
     if x.shape[1] == 1:  # a token decoded: the recurrence itself is the shortest way
         return ssd_scan_sequential(x, dt, A, B, C, chunk_size, D, dt_bias, dt_softplus, dt_limit, None, initial_states)
     dt = prepare_step(dt, dt_bias, dt_softplus, dt_limit)
-    log_decay = (dt * A.float()).clamp(min=LEAST)
+    log_decay = (dt * A.float()).clamp(min=2 * LEAST)  # nothing is left of a state below; sums stay small
     if initial_states is None:
         initial_states = x.new_zeros(batch, heads, width, state_size, dtype=torch.float32)
     by_group = (groups, heads // groups)
