@@ -105,7 +105,7 @@ class PackedCausalLM:
             seq_idx, packed = self.packed_arguments(seq_idx, first, attention_mask, position_ids)
             labels = labels if labels is None else drop_first_targets(labels, seq_idx)
             inputs |= packed
-        elif self.llm_family.swaps and first.shape[1] == 1 and getattr(attention_mask, "ndim", 0) == 2:
+        elif self.llm_family.swaps and getattr(attention_mask, "ndim", 0) == 2 and first.shape[1] == 1:
             inputs["step_mask"] = attention_mask[:, -1:]  # transformers takes a lone token for no padding
         inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
@@ -137,7 +137,8 @@ class PackedCausalLM:
             loss = self._loss(hidden, labels, token_weights, num_items_in_batch)
             extra = family.auxiliary_loss and family.auxiliary_loss(self, outputs, attention_mask)
             if extra is not None:
-                if self.is_gradient_checkpointing and hidden.requires_grad and not extra.requires_grad:
+                lost = hidden.requires_grad and not extra.requires_grad
+                if lost and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
                     raise ValueError(
                         "reentrant gradient checkpointing and a router loss were both asked for: the router loss would "
                         'have no gradient; use gradient_checkpointing_enable({"use_reentrant": False}), or set '

@@ -269,3 +269,22 @@ def test_eager_attention(name: str):
     model.set_attn_implementation("eager")
     ids = tokens(2, 120)
     assert difference(full_logits(model, ids), full_logits(native, ids)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_input_or_two_is_an_error(name: str, pairs):
+    _, model = pairs(name)
+    ids = tokens(1, 3)
+    for inputs in ({}, {"input_ids": ids, "inputs_embeds": model.get_input_embeddings()(ids)}):
+        with pytest.raises(ValueError, match="input_ids .* inputs_embeds"):
+            model(**inputs)
+
+
+@pytest.mark.parametrize("name", ["nemotron_h", "bamba", "jamba"])
+def test_a_lone_token_may_have_a_4d_mask(name: str, pairs):
+    """As transformers allows: (B, 1, L, keys), True where a key is seen."""
+    native, model = pairs(name)
+    ids = tokens(2, 1)
+    mask = torch.ones(2, 1, 1, 1, dtype=torch.bool)
+    wanted = full_logits(native, ids)
+    assert difference(full_logits(model, ids, attention_mask=mask), wanted) <= TOLERANCE
