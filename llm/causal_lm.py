@@ -44,6 +44,7 @@ class PackedCausalLM:
         """Whether `seq_idx` is accepted: declared by the family, or proven on this very model."""
         return self.why_not_packed() is None
 
+    @torch.compiler.disable
     def why_not_packed(self) -> str | None:
         """The reason why `seq_idx` is refused, or None."""
         family = self.llm_family
@@ -168,6 +169,7 @@ class PackedCausalLM:
         """Named here because transformers allows `generate(inputs_embeds=...)` only where this signature names it."""
         return super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
+    @torch.compiler.disable  # it reads the data
     def packed_arguments(self, seq_idx, like, attention_mask=None, position_ids=None) -> tuple[torch.Tensor, dict]:
         """Checked `seq_idx` (B, L) and what the base model needs beside or instead of the given arguments; `like` is
         (B, L) or (B, L, D)."""
@@ -180,7 +182,7 @@ class PackedCausalLM:
         if self.llm_family.swaps:
             packed["seq_idx"] = batch.seq_idx
         if implementation == PACKED_SDPA:
-            packed |= {"attention_mask": no_mask(like), "sample_lengths": batch.lengths}
+            packed |= {"attention_mask": no_mask(like), "sample_lengths": torch.tensor(batch.lengths)}
         elif "flash" in implementation:
             longest = max(batch.lengths)
             packed |= {"cu_seq_lens_q": batch.cu_seqlens, "cu_seq_lens_k": batch.cu_seqlens}

@@ -7,12 +7,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 _REGISTRY: dict[str, "LLMFamily"] = {}
+_LOADED: list[bool] = []
 
 
 def _one(config: PreTrainedConfig) -> float:
@@ -89,12 +89,14 @@ def register_family(family: LLMFamily) -> LLMFamily:
     return family
 
 
-@cache
 def _load_families() -> None:
+    if _LOADED:  # no `functools.cache`: torch.compile traces into it
+        return
     import llm.model_families
 
     for info in pkgutil.iter_modules(llm.model_families.__path__):
         importlib.import_module(f"llm.model_families.{info.name}")
+    _LOADED.append(True)
 
 
 def families() -> dict[str, LLMFamily]:

@@ -39,28 +39,34 @@ def packed_sdpa(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    sample_lengths: tuple[int, ...] | None = None,
+    sample_lengths: torch.Tensor | None = None,
     sliding_window: int | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: (B, H, L, d) in, (B, L, H, d) out.
 
     Args:
-        sample_lengths: lengths of the packed samples, row after row; None: plain `sdpa` with `attention_mask`.
+        sample_lengths: (S,) integers on the CPU, lengths of the packed samples, row after row; None: plain `sdpa` with
+            `attention_mask`.
         sliding_window: positions each query may look back to, itself included.
     """
     if sample_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    batch, _, length, _ = query.shape
     kwargs.pop("position_ids", None)
+    return _sample_by_sample(module, query, key, value, sample_lengths, sliding_window, kwargs), None
+
+
+@torch.compiler.disable  # traced, the loop would be compiled again for every new row of samples
+def _sample_by_sample(module, query, key, value, sample_lengths, sliding_window, kwargs: dict) -> torch.Tensor:
+    batch, _, length, _ = query.shape
     rows = (t.transpose(0, 1).reshape(1, t.shape[1], batch * length, t.shape[3]) for t in (query, key, value))
-    pieces = zip(*(t.split(sample_lengths, dim=2) for t in rows))
+    pieces = zip(*(t.split(sample_lengths.tolist(), dim=2) for t in rows))
     outputs = []
     for q, k, v in pieces:
         size = q.shape[2]
         mask = local_mask(size, sliding_window, q.device) if sliding_window and size > sliding_window else None
         outputs.append(sdpa_attention_forward(module, q, k, v, mask, **kwargs)[0])
-    return torch.cat(outputs, dim=1).reshape(batch, length, -1, value.shape[3]), None
+    return torch.cat(outputs, dim=1).reshape(batch, length, -1, value.shape[3])
 
 
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)

@@ -49,7 +49,7 @@ def test_against_the_slow_twin(heads: int, kv_heads: int, value_width: int, wind
     inputs = tensors(heads, kv_heads, value_width=value_width)
     seq_idx = seq_idx_of(ROWS)
     module = SimpleNamespace(num_key_value_groups=heads // kv_heads, is_causal=True)
-    lengths = pack_batch(seq_idx, (2, 64)).lengths
+    lengths = torch.tensor(pack_batch(seq_idx, (2, 64)).lengths)
     options = {"scaling": 0.4, "sliding_window": window, "position_ids": torch.zeros(2, 64)}
     found, weights = packed_sdpa(module, *inputs, None, sample_lengths=lengths, **options)
     wanted = slow_attention(*inputs, seq_idx, scaling=0.4, window=window)
@@ -141,6 +141,6 @@ def test_no_square_of_the_row_is_made():
     inputs = tensors(4, 2)
     module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
     with Watch():
-        packed_sdpa(module, *inputs, None, sample_lengths=(40, 1, 23, 7, 57))
+        packed_sdpa(module, *inputs, None, sample_lengths=torch.tensor([40, 1, 23, 7, 57]))
     assert [length for length, _ in shapes] == [40, 1, 23, 7, 57]
     assert all(mask is None for _, mask in shapes)

@@ -87,7 +87,7 @@ def test_each_part_must_keep_samples_apart(name: str, part: str, monkeypatch):
     elif part == "scan":
         monkeypatch.setattr(owner, "scan", without_seq_idx(owner.scan))
     else:
-        whole_rows = (sum(ROWS[0]),) * len(ROWS)
+        whole_rows = torch.tensor([sum(ROWS[0])] * len(ROWS))
         split = llm.packed_attention.packed_sdpa
         forgetful = lambda *inputs, **options: split(*inputs, **options | {"sample_lengths": whole_rows})  # noqa: E731
         monkeypatch.setitem(llm.packed_attention.AttentionInterface._global_mapping, "packed_sdpa", forgetful)
@@ -271,3 +271,23 @@ def test_a_sample_alone_is_a_row_without_seq_idx(name: str):
         found = model(input_ids=ids, seq_idx=torch.full_like(ids, 3)).logits
     assert difference(found, wanted) <= LIVELY.get(name, 2e-5)
     assert math.isfinite(wanted.abs().max())
+
+
+def test_compiled_for_any_samples():
+    """torch.compile gives the same, and a row of other samples is no reason to compile again."""
+    from torch._dynamo.utils import counters
+
+    model = prepared_copy(native_model("nemotron_h"))
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(model, backend="aot_eager")
+    graphs = []
+    for row in ([40, 1, 29, 30], [90, 10], [7, 63, 30], [1, 33, 33, 30, 3]):
+        ids, seq_idx = random_ids([row]), seq_idx_of([row])
+        losses = [m(input_ids=ids, seq_idx=seq_idx, labels=ids, skip_logits=True).loss for m in (compiled, model)]
+        assert difference(*losses) <= 1e-6
+        assert gradient_error(gradients(model, losses[0]), gradients(model, losses[1])) <= 1e-5
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 1
+    assert graphs[-1] == graphs[1], "the number of samples becomes dynamic once"
+    torch.compiler.reset()
