@@ -214,6 +214,23 @@ def test_loss_is_the_token_weighted_mean_of_separate_losses(name: str):
     assert difference(summed, total / 50 + z_loss + router_loss) <= 1e-5
 
 
+@pytest.mark.parametrize("name", ["llama", "nemotron_h", "falcon_h1"])
+def test_weighted_loss(name: str):
+    """Weights of first tokens do not count either."""
+    native = enliven(native_model(name))
+    model = prepared_copy(native)
+    ids, seq_idx = random_ids(ROWS), seq_idx_of(ROWS)
+    weights = torch.rand(ids.shape, generator=torch.Generator().manual_seed(4))
+    total, count = 0.0, 0.0
+    for sample, weight in zip(samples(ids, ROWS), samples(weights, ROWS)):
+        logits = native(input_ids=sample, use_cache=False).logits
+        entropy = torch.nn.functional.cross_entropy(logits[0, :-1], sample[0, 1:], reduction="none")
+        total, count = total + (entropy * weight[0, 1:]).sum(), count + weight[0, 1:].sum()
+    found = model(input_ids=ids, seq_idx=seq_idx, labels=ids, token_weights=weights, skip_logits=True).loss
+    assert difference(found, total / count) <= 1e-5
+    assert gradient_error(gradients(model, found), gradients(native, total / count)) <= 1e-4
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_first_tokens_are_no_targets(name: str):
     model = prepared_copy(enliven(native_model(name)))
