@@ -15,7 +15,7 @@ def wants_router_logits(config: PreTrainedConfig) -> dict:
 
 
 def weighted_router_loss(model: nn.Module, outputs, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """`router_aux_loss_coef` times the balancing loss; None where neither the configuration nor the call asked for it."""
+    """`router_aux_loss_coef` times the balancing loss; None where neither config nor call asked for it."""
     config = model.config
     logits = outputs.get("router_logits")
     if not logits:

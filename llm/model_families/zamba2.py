@@ -51,6 +51,6 @@ register_family(
         block_classes=("Zamba2HybridLayer", "Zamba2MambaDecoderLayer"),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         tiny=tiny,
-        notes="a LoRA adapter on a shared block acts wherever the block is used; its folder opens on a prepared model only",
+        notes="a LoRA adapter on a shared block acts wherever the block is used; it opens on a prepared model only",
     )
 )
