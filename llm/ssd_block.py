@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-# Decays (natural log) below this count as nothing: e^-60 is 1e-26, and the denormal numbers that follow smaller ones
+# Decays (natural log) below this count as nothing: e^-80 is 2e-35, and the denormal numbers that follow smaller ones
 # make a CPU's products several times slower.
-LEAST = -60.0
+LEAST = -80.0
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """`make check`: every number the project promises, at the size it promises it; writes runs/check/numbers.json.
 
 Runs the demo for each seed, scores the first one on fresh data, opens its export in an environment without this
-package, trains stage 2 once more without stage 1, measures the RADIO encoders, and runs the real files where they are.
-About an hour on two cores.
+package, trains stage 2 once more without stage 1, measures the RADIO encoders and the language models, and runs the
+real files where they are. A little over an hour on two cores.
 """
 
 import argparse
@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
+from tests.check.family_numbers import family_numbers  # noqa: E402
+from tests.check.lora_numbers import lora_numbers  # noqa: E402
+from tests.check.loss_numbers import loss_numbers  # noqa: E402
+from tests.check.packing_numbers import packing_numbers  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
+from tests.check.scan_numbers import scan_numbers  # noqa: E402
 from tests.check.targets import Number, demo_numbers, table, write  # noqa: E402
 
 PYTHON = sys.executable
@@ -106,6 +111,8 @@ def main() -> int:
         lambda: without_alignment(args.out / "without-alignment", first, args.seeds[0]),
     ]
     parts.append(lambda: encoder_numbers(args.out / "encoders", SHARED))
+    for numbers_of in (scan_numbers, loss_numbers, packing_numbers, family_numbers, lora_numbers):
+        parts.append(lambda part=numbers_of: part(args.out / part.__name__.removesuffix("_numbers")))
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))
     numbers: list[Number] = []
