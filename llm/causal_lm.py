@@ -82,7 +82,6 @@ class PackedCausalLM:
             ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape;
                 `token_weights` without labels of their shape.
         """
-        first = input_ids if input_ids is not None else inputs_embeds
         if token_weights is not None and (labels is None or token_weights.shape != labels.shape):
             shape = None if labels is None else tuple(labels.shape)
             raise ValueError(
@@ -93,69 +92,86 @@ class PackedCausalLM:
             inputs_embeds = inputs_embeds if scale == 1.0 else inputs_embeds * scale
         inputs = {
             "input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask,
-            "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache,
+            "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache, **kwargs,
         }  # fmt: skip
         if seq_idx is not None:
-            if (reason := self.why_not_packed()) is not None:
-                raise ValueError(
-                    f"{type(self).__name__} (model_type {self.config.model_type!r}) cannot keep packed samples apart: "
-                    f"{reason}; leave seq_idx out and lay samples out with padding (one sample a row)"
-                )
-            if past_key_values is not None or use_cache or kwargs.get("cache_params") is not None:
-                raise ValueError("seq_idx and a cache were both given: packed rows are for training, without a cache")
-            seq_idx, packed = self.packed_arguments(seq_idx, first, attention_mask, position_ids)
+            seq_idx = self._pack(seq_idx, inputs)
             labels = labels if labels is None else drop_first_targets(labels, seq_idx)
-            inputs |= packed
-        elif self.llm_family.swaps and getattr(attention_mask, "ndim", 0) == 2 and first.shape[1] == 1:
-            inputs["step_mask"] = attention_mask[:, -1:]  # transformers takes a lone token for no padding
-        inputs = {name: value for name, value in inputs.items() if value is not None} | kwargs
+        elif self.llm_family.swaps and getattr(attention_mask, "ndim", 0) == 2:
+            tokens = input_ids if input_ids is not None else inputs_embeds
+            if tokens.shape[1] == 1:  # transformers takes a lone token for no padding
+                inputs["step_mask"] = attention_mask[:, -1:]
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+
+        known = bool(self.llm_family.model_type)
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
-        family = self.llm_family
         native = labels is None or (all_logits and token_weights is None)
-        if family.model_type:
-            native = native and seq_idx is None
-        elif not native and (reason := why_loss_needs_logits(self)) is not None:
+        if native and not (known and seq_idx is not None):
+            return self._native(inputs, labels, num_items_in_batch, logits_to_keep)
+        if not known and (reason := why_loss_needs_logits(self)) is not None:
             if token_weights is not None:
                 raise ValueError(f"token_weights were given, but {type(self).__name__} {reason}: leave them out")
-            extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
-            outputs = self.run_native(labels=labels, **extra, **inputs)
+            outputs = self._native(inputs, labels, num_items_in_batch)
             outputs.logits = None if skip_logits else slice_logits_to_keep(outputs.logits, logits_to_keep)
             return outputs
-        if native:
-            if labels is not None:
-                inputs["labels"] = labels
-            elif self.llm_family.base_options(self.config):
-                # no loss, no router logits: transformers' balancing loss fails on a decode step with an attention mask
-                inputs.setdefault("output_router_logits", False)
-            if num_items_in_batch is not None:
-                inputs["num_items_in_batch"] = num_items_in_batch
-            return self.run_native(logits_to_keep=logits_to_keep, **inputs)
         return_dict = inputs.pop("return_dict", None)
-        outputs = self.run_base(**(family.base_options(self.config) | inputs), return_dict=True)
-        hidden = outputs.last_hidden_state
-        loss = None
+        outputs = self.run_base(**(self.llm_family.base_options(self.config) | inputs), return_dict=True)
+        hidden, loss, logits = outputs.last_hidden_state, None, None
         if labels is not None:
             loss = self._loss(hidden, labels, token_weights, num_items_in_batch)
-            extra = family.auxiliary_loss and family.auxiliary_loss(self, outputs, attention_mask)
-            if extra is not None:
-                lost = hidden.requires_grad and not extra.requires_grad
-                if lost and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
-                    raise ValueError(
-                        "reentrant gradient checkpointing and a router loss were both asked for: the router loss would "
-                        'have no gradient; use gradient_checkpointing_enable({"use_reentrant": False}), or set '
-                        "config.output_router_logits = False"
-                    )
-                loss = loss + extra.to(loss.device)
-        skip = labels is not None and skip_logits
+            loss = self._with_auxiliary(loss, outputs, attention_mask)
+        if labels is None or not skip_logits:
+            logits = self._logits(slice_logits_to_keep(hidden, logits_to_keep))
         result = CausalLMOutputWithPast(
             loss=loss,
-            logits=None if skip else self._logits(slice_logits_to_keep(hidden, logits_to_keep)),
+            logits=logits,
             past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
+
+    def _native(self, inputs: dict, labels, num_items_in_batch, logits_to_keep=0):
+        """The family's own forward, with its own loss where there are labels."""
+        inputs = dict(inputs)
+        if labels is not None:
+            inputs["labels"] = labels
+        elif self.llm_family.base_options(self.config):
+            # no loss, no router logits: transformers' balancing loss fails on a decode step with an attention mask
+            inputs.setdefault("output_router_logits", False)
+        if num_items_in_batch is not None:
+            inputs["num_items_in_batch"] = num_items_in_batch
+        return self.run_native(logits_to_keep=logits_to_keep, **inputs)
+
+    def _pack(self, seq_idx: torch.Tensor, inputs: dict) -> torch.Tensor:
+        """Put what keeps packed samples apart into `inputs`; returns the checked `seq_idx`."""
+        if (reason := self.why_not_packed()) is not None:
+            raise ValueError(
+                f"{type(self).__name__} (model_type {self.config.model_type!r}) cannot keep packed samples apart: "
+                f"{reason}; leave seq_idx out and lay samples out with padding (one sample a row)"
+            )
+        if inputs["past_key_values"] is not None or inputs["use_cache"] or inputs.get("cache_params") is not None:
+            raise ValueError("seq_idx and a cache were both given: packed rows are for training, without a cache")
+        like = inputs["input_ids"] if inputs["input_ids"] is not None else inputs["inputs_embeds"]
+        seq_idx, packed = self.packed_arguments(seq_idx, like, inputs["attention_mask"], inputs["position_ids"])
+        inputs.update(packed)
+        return seq_idx
+
+    def _with_auxiliary(self, loss: torch.Tensor, outputs, attention_mask) -> torch.Tensor:
+        """The loss plus what the family adds for its layers, such as the balancing loss of routers."""
+        family = self.llm_family
+        extra = None if family.auxiliary_loss is None else family.auxiliary_loss(self, outputs, attention_mask)
+        if extra is None:
+            return loss
+        lost = outputs.last_hidden_state.requires_grad and not extra.requires_grad
+        if lost and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
+            raise ValueError(
+                "reentrant gradient checkpointing and a router loss were both asked for: the router loss would "
+                'have no gradient; use gradient_checkpointing_enable({"use_reentrant": False}), or set '
+                "config.output_router_logits = False"
+            )
+        return loss + extra.to(loss.device)
 
     def run_native(self, **inputs):
         """The family's own forward."""
