@@ -183,6 +183,8 @@ class PackedCausalLM:
 
     def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, **kwargs):
         """Named here because transformers allows `generate(inputs_embeds=...)` only where this signature names it."""
+        if kwargs.get("seq_idx") is not None:
+            raise ValueError("generate and seq_idx were both asked for: a row is one prompt there, leave it out")
         return super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
     @torch.compiler.disable  # it reads the data

@@ -46,7 +46,7 @@ class LLMFamily:
         z_loss: Weight of the mean squared logsumexp over all positions.
         auxiliary_loss: (model, outputs, attention_mask) -> weighted extra loss, or None where the config asks for none.
         base_options: Keyword arguments of the base model that `auxiliary_loss` needs.
-        loss_extras: The four above in words.
+        loss_extras: What the five above add to the plain loss, in words.
         turn_template: Row of the turn table in `vlm.label_mask` that its published chat template matches.
         tiny: Makes a configuration of a few layers, every multiplier different from 1; tests iterate over it.
         notes: What a user should know.

@@ -4,6 +4,7 @@ with a checkpoint is never run.
 
 import copy
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -50,6 +51,10 @@ def load_language_model(
     preset = LLM_PRESETS.get(source) if isinstance(source, str) and not Path(source).exists() else None
     if preset is not None:
         source = preset.hub_id or preset.config()
+    if preset is None and isinstance(source, str) and "/" not in source and not Path(source).exists():
+        near = get_close_matches(source, LLM_PRESETS, cutoff=0.8)
+        if near:
+            raise OSError(f"cannot open language model {source!r}; did you mean the preset {near[0]!r}?")
     if isinstance(source, PreTrainedConfig):
         _check_config(source, "this configuration")
         config = copy.deepcopy(source)  # transformers would write dtype and attention into the caller's
@@ -84,6 +89,8 @@ def _read_config(source: str) -> PreTrainedConfig:
         if not Path(source).is_dir():
             what = f"it is no folder and no preset ({', '.join(LLM_PRESETS)}), and as a hub id it"
         raise OSError(f"cannot open language model {source!r}: {what} cannot be read: {error}") from error
+    if not written:
+        raise OSError(f"cannot open language model {source!r}: there is no config.json in it")
     model_type = written.get("model_type")
     if "auto_map" in written and model_type not in CONFIG_MAPPING:
         raise ValueError(
@@ -96,7 +103,10 @@ def _read_config(source: str) -> PreTrainedConfig:
                 check_pattern(written[key], key)
             except ValueError as error:
                 raise ValueError(f"{source}, config.json: {error}") from None
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # validators of transformers raise their own kinds
+        raise ValueError(f"{source}, config.json: {error}") from error
     _check_config(config, source)
     return config
 

@@ -57,6 +57,12 @@ def restarting_positions(starts: torch.Tensor) -> torch.Tensor:
 
 def check_position_ids(position_ids: torch.Tensor, starts: torch.Tensor) -> None:
     """Raises ValueError where positions do not count up by one inside a sample."""
+    rows, length = starts.shape
+    if tuple(position_ids.shape) not in ((rows, length), (1, length)):
+        raise ValueError(
+            f"position_ids have shape {tuple(position_ids.shape)}, beside seq_idx they must be (B, L) = "
+            f"{tuple(starts.shape)} or (1, L); leave them out to have them made from seq_idx"
+        )
     position_ids = position_ids.expand(starts.shape)
     steps = position_ids[:, 1:] - position_ids[:, :-1]
     wrong = (steps != 1) & ~starts[:, 1:]
@@ -79,16 +85,18 @@ def pack_batch(
     Args:
         seq_idx: (B, L) integers. shape: (B, L) of the batch.
         attention_mask: (B, L) with 0 at padding, or None. Padding becomes a sample of its own, which keeps it out of
-            the others without any mask.
-        position_ids: (B, L) or None; only checked: the prepared ones always restart at each sample.
+            the others without any mask; give it the label -100.
+        position_ids: (B, L) or None; checked to count up inside samples, then replaced: the prepared ones restart.
     """
     check_seq_idx(seq_idx, shape)
     starts = sample_starts(seq_idx)
     if attention_mask is not None:
-        if attention_mask.dim() != 2 or tuple(attention_mask.shape) != tuple(shape):
+        is_tensor = isinstance(attention_mask, torch.Tensor)
+        found = tuple(attention_mask.shape) if is_tensor else type(attention_mask).__name__
+        if found != tuple(shape):
             raise ValueError(
                 f"seq_idx and attention_mask were both given: the mask must be (B, L) = {tuple(shape)} with 0 at "
-                f"padding, got {tuple(attention_mask.shape)}"
+                f"padding, got {found}"
             )
         starts |= sample_starts(attention_mask.bool().int())
     if position_ids is not None:

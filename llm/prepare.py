@@ -43,6 +43,8 @@ def _swap(module: nn.Module, mixin: type) -> None:
 
 
 def _why_no_causal_lm(model: nn.Module) -> str | None:
+    if isinstance(getattr(model, "language_model", None), PreTrainedModel):
+        return "it has one inside: prepare model.language_model"
     if not isinstance(model, PreTrainedModel):
         return "it is no PreTrainedModel (adapters are added after preparing)"
     if model.get_output_embeddings() is None:

@@ -319,8 +319,9 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         if seq_idx is not None:
             if not getattr(self.language_model, "packing_enabled", False):
                 raise RadioVLMError(
-                    "`seq_idx` given, but this language model would let packed samples see each other "
-                    "(`packing_enabled` is not set on it): lay samples out with padding and leave `seq_idx` out"
+                    "`seq_idx` given, but this language model would let packed samples see each other: prepare it with "
+                    "`llm.prepare_language_model(model.language_model)`, or lay samples out with padding and leave "
+                    "`seq_idx` out"
                 )
             inputs["seq_idx"] = seq_idx
         if labels is not None:

@@ -45,6 +45,7 @@ def loss_and_outputs(
         logits_to_keep: as in transformers; None makes no logits beyond those the loss needs.
     """
     if getattr(language_model, "skips_logits", False):  # prepared by `llm.prepare`: it knows the head and packed rows
+        inputs = {name: value for name, value in inputs.items() if name != "skip_logits"}  # decided here
         options = {"labels": labels, "num_items_in_batch": num_items_in_batch, "skip_logits": logits_to_keep is None}
         outputs = language_model(**inputs, **options, logits_to_keep=0 if logits_to_keep is None else logits_to_keep)
         return outputs.loss, outputs, outputs.logits

@@ -26,7 +26,7 @@ hidden = torch.empty(tokens, 1024).normal_().requires_grad_()
 weight = torch.empty(131072, 1024).normal_(std=0.02).requires_grad_()
 labels = torch.randint(0, 131072, (tokens,))
 labels[::100] = -100  # turns of 99 tokens
-turns = sqrt_turn_weights(labels)
+turns = sqrt_turn_weights(labels, shifted=True)
 """
 
 SPEED = (

@@ -185,11 +185,16 @@ def test_patterns_in_a_checkpoint(folder: Path, tmp_path: Path):
 
 def test_unknown_names_say_what_was_tried(tmp_path: Path):
     """Offline, as tests are: transformers alone does not even repeat the name."""
-    for source in ("nobody/nothing-7b", "tinyy", tmp_path / "missing"):
+    for source in ("nobody/nothing-7b", "gpt-none", tmp_path / "missing"):
         with pytest.raises(OSError, match="cannot open language model") as error:
             load_language_model(source)
         assert str(source) in str(error.value) and "no folder and no preset" in str(error.value)
         assert all(name in str(error.value) for name in LLM_PRESETS)
+    with pytest.raises(OSError, match="'tinyy'; did you mean the preset 'tiny'"):
+        load_language_model("tinyy")
+    (tmp_path / "nothing-in-it").mkdir()
+    with pytest.raises(OSError, match="nothing-in-it.*no config.json"):
+        load_language_model(tmp_path / "nothing-in-it")
     with pytest.raises(OSError, match="nvidia/Nemotron-H-4B-Base-8K"):
         load_language_model("Nemotron-H-4B")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedConfig
 
-from llm import families
+from llm import families, load_language_model
 from llm.packing import PackedBatch, check_limits, drop_first_targets, pack_batch, restarting_positions, sample_starts
 from tests.helpers.tiny_llm import difference, native_model, prepared_copy, random_ids, separate_logits, seq_idx_of
 
@@ -207,3 +207,16 @@ def test_transformers_alone_would_not_notice():
     with torch.no_grad():
         leaky = call(native).logits
         assert difference(leaky, separate_logits(native, random_ids(ROWS), ROWS)) > 1e-2
+
+
+def test_arguments_of_another_kind_are_told_in_words():
+    seq_idx = torch.tensor([[0, 0, 1, 1]])
+    with pytest.raises(ValueError, match=r"position_ids have shape \(1, 3\).*\(1, 4\)"):
+        pack_batch(seq_idx, (1, 4), position_ids=torch.arange(3)[None])
+    with pytest.raises(ValueError, match=r"position_ids have shape \(3, 1, 4\)"):
+        pack_batch(seq_idx, (1, 4), position_ids=torch.zeros(3, 1, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="the mask must be.*got list"):
+        pack_batch(seq_idx, (1, 4), attention_mask=[[1, 1, 1, 0]])
+    model = load_language_model(families()["llama"].tiny())
+    with pytest.raises(ValueError, match="generate and seq_idx"):
+        model.generate(torch.arange(3, 7)[None], seq_idx=seq_idx, max_new_tokens=2)

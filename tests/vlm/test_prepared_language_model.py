@@ -9,6 +9,7 @@ import torch
 from llm import families, prepare_language_model
 from tests.helpers.model_inputs import IMAGE, VIDEO, batch, mixed_samples, tiny_config
 from vlm.configuration_radio_vlm import RadioVLMConfig
+from vlm.errors import RadioVLMError
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 
 FAMILIES = list(families())
@@ -92,3 +93,13 @@ def test_checkpoint_tells_nothing_of_it(family, tmp_path):
     inputs = batch(*mixed_samples())
     with torch.no_grad():
         assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+def test_the_whole_vlm_is_told_what_to_prepare_instead():
+    model, prepared = both("qwen3")
+    with pytest.raises(TypeError, match="prepare model.language_model"):
+        prepare_language_model(model)
+    row = packed(mixed_samples())
+    with pytest.raises(RadioVLMError, match=r"prepare_language_model\(model.language_model\)"):
+        model(**row)
+    assert prepared(**row, skip_logits=True).loss == prepared(**row).loss
