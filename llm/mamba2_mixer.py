@@ -16,6 +16,9 @@ from llm.causal_conv import causal_conv
 from llm.kernels import kernel
 from llm.ssd_scan import ssd_scan
 
+# Of every family whose mixers use `convolve`.
+LORA_REFUSED = {"conv1d": "the convolution is applied through its weight, never through its module"}
+
 
 def mask_padding(x: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Zero the padded positions of (B, L, D); the mask is (B, L) or None."""

@@ -4,7 +4,7 @@ import torch
 from transformers import BambaConfig
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 
 
 class BambaPositions:
@@ -46,7 +46,7 @@ register_family(
         lora_targets=(
             "in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
         ),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("BambaDecoderLayer",),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         z_loss=lambda config: float(config.z_loss_coefficient or 0.0),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from transformers import FalconH1Config
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 
 
 class FalconH1Mixer(PackedMamba2):
@@ -42,7 +42,7 @@ register_family(
         lora_targets=(
             "in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
         ),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("FalconH1DecoderLayer",),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         logit_scale=lambda config: float(config.lm_head_multiplier or 1.0),

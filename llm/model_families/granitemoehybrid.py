@@ -8,7 +8,7 @@ from transformers.masking_utils import create_causal_mask
 
 from llm.causal_lm import PackedCausalLM
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 from llm.router_loss import wants_router_logits, weighted_router_loss
 
 
@@ -46,7 +46,7 @@ register_family(
         swaps={"GraniteMoeHybridMambaLayer": PackedMamba2},
         causal_lm=GraniteMoeHybridCausalLM,
         lora_targets=("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "input_linear", "output_linear"),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("GraniteMoeHybridDecoderLayer",),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         logit_scale=lambda config: 1.0 / float(config.logits_scaling or 1.0),

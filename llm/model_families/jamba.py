@@ -5,6 +5,7 @@ from transformers import JambaConfig
 
 from llm.family import LLMFamily, register_family
 from llm.mamba1_mixer import PackedJambaMamba
+from llm.mamba2_mixer import LORA_REFUSED
 from llm.router_loss import wants_router_logits, weighted_router_loss
 
 
@@ -46,7 +47,7 @@ register_family(
             "down_proj",
         ),
         lora_refused={
-            "conv1d": "the convolution is applied through its weight, never through its module",
+            **LORA_REFUSED,
             "dt_proj": "it is applied through its weight, so that its bias is added in float32",
         },
         block_classes=("JambaAttentionDecoderLayer", "JambaMambaDecoderLayer"),

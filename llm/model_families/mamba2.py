@@ -9,7 +9,7 @@ from transformers.utils import ModelOutput
 
 from llm.causal_lm import PackedCausalLM
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 
 
 @dataclass
@@ -62,7 +62,7 @@ register_family(
         swaps={"Mamba2Mixer": PackedMamba2},
         causal_lm=Mamba2CausalLM,
         lora_targets=("in_proj", "out_proj"),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("Mamba2Block",),
         kernels=("mamba_chunk_scan", "causal_conv1d"),
         tiny=tiny,

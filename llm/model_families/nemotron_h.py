@@ -5,7 +5,7 @@ one mixer a block.
 from transformers import NemotronHConfig
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 from llm.pattern import check_pattern
 
 
@@ -37,7 +37,7 @@ register_family(
         packing="attention sample by sample; scan and convolution by seq_idx",
         swaps={"NemotronHMamba2Mixer": NemotronHMixer},
         lora_targets=("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("NemotronHBlock",),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         turn_template="nemotron-v2",

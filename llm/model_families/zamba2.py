@@ -4,7 +4,7 @@ from torch import nn
 from transformers import Zamba2Config
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import PackedMamba2
+from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
 
 
 class Zamba2Mixer(PackedMamba2):
@@ -47,7 +47,7 @@ register_family(
         swaps={"Zamba2MambaMixer": Zamba2Mixer},
         arrange=share_blocks,
         lora_targets=("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
-        lora_refused={"conv1d": "the convolution is applied through its weight, never through its module"},
+        lora_refused=LORA_REFUSED,
         block_classes=("Zamba2HybridLayer", "Zamba2MambaDecoderLayer"),
         kernels=("mamba_chunk_scan", "causal_conv1d", "flash_attention_2"),
         tiny=tiny,
