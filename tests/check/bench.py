@@ -13,9 +13,10 @@ sys.path.insert(0, str(ROOT))
 from tests.check.loss_numbers import loss_numbers  # noqa: E402
 from tests.check.packing_numbers import throughput_numbers  # noqa: E402
 from tests.check.scan_numbers import scan_numbers  # noqa: E402
+from tests.check.step_numbers import step_numbers  # noqa: E402
 from tests.check.targets import table, write  # noqa: E402
 
-BENCHMARKS = {"scan": scan_numbers, "loss": loss_numbers, "packing": throughput_numbers}
+BENCHMARKS = {"scan": scan_numbers, "loss": loss_numbers, "packing": throughput_numbers, "step": step_numbers}
 
 
 def main() -> int:

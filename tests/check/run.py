@@ -23,6 +23,7 @@ from tests.check.loss_numbers import loss_numbers  # noqa: E402
 from tests.check.packing_numbers import packing_numbers  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
 from tests.check.scan_numbers import scan_numbers  # noqa: E402
+from tests.check.step_numbers import step_numbers  # noqa: E402
 from tests.check.targets import Number, demo_numbers, table, write  # noqa: E402
 
 PYTHON = sys.executable
@@ -111,7 +112,7 @@ def main() -> int:
         lambda: without_alignment(args.out / "without-alignment", first, args.seeds[0]),
     ]
     parts.append(lambda: encoder_numbers(args.out / "encoders", SHARED))
-    for numbers_of in (scan_numbers, loss_numbers, packing_numbers, family_numbers, lora_numbers):
+    for numbers_of in (scan_numbers, loss_numbers, packing_numbers, step_numbers, family_numbers, lora_numbers):
         parts.append(lambda part=numbers_of: part(args.out / part.__name__.removesuffix("_numbers")))
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))

@@ -66,5 +66,5 @@ def write(numbers: list[Number], path: Path) -> None:
 
 def table(numbers: list[Number]) -> str:
     mark = {True: "ok", False: "MISSED", None: ""}
-    width = max(len(number.name) for number in numbers)
+    width = max((len(number.name) for number in numbers), default=0)
     return "\n".join(f"{n.name:<{width}}  {n.value:>10.4g}  {n.target:<9} {mark[n.ok]}" for n in numbers)
