@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from llm.kernels import kernel
-from llm.mamba2_mixer import convolve, left_context, mask_padding
+from llm.mixer_convolution import convolve, mask_padding
 from llm.selective_scan import selective_scan
 
 
@@ -20,10 +20,7 @@ class PackedJambaMamba:
         dtype = hidden_states.dtype
         attention_mask = step_mask if attention_mask is None else attention_mask
         x, gate = self.in_proj(mask_padding(hidden_states, attention_mask)).chunk(2, dim=-1)
-        x = mask_padding(x, attention_mask)
-        left = left_context(x, cache_params, self.layer_idx, self.conv_kernel_size)
-        x = mask_padding(convolve(self, x, seq_idx, left), attention_mask)
-
+        x = convolve(self, x, seq_idx, cache_params, attention_mask)
         steps, B, C = self.x_proj(x).split([self.time_step_rank, self.ssm_state_size, self.ssm_state_size], dim=-1)
         dt = F.linear(self.dt_layernorm(steps), self.dt_proj.weight)  # its bias is added in float32 by the scan
         state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=0)

@@ -9,46 +9,10 @@ that one
 """
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from llm.causal_conv import causal_conv
 from llm.kernels import kernel
+from llm.mixer_convolution import convolve, mask_padding
 from llm.ssd_scan import ssd_scan
-
-# Of every family whose mixers use `convolve`.
-LORA_REFUSED = {"conv1d": "the convolution is applied through its weight, never through its module"}
-
-
-def mask_padding(x: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero the padded positions of (B, L, D); the mask is (B, L) or None."""
-    return x if attention_mask is None else x * attention_mask.unsqueeze(-1).to(x.dtype)
-
-
-def convolve(
-    mixer: nn.Module, x: torch.Tensor, seq_idx: torch.Tensor | None, left: torch.Tensor | None
-) -> torch.Tensor:
-    """Causal depthwise convolution and activation of (B, L, D); `left` (B, K-1, D) are the inputs before position 0."""
-    conv1d = mixer.conv1d
-    weight = conv1d.weight.squeeze(1)
-    fused = kernel("causal_conv1d", x.device) if left is None and mixer.activation in ("silu", "swish") else None
-    if fused is not None:
-        # With seq_idx the kernel wants channels-last memory, which (B, L, D).transpose(1, 2) is.
-        numbers = None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
-        return fused(x.transpose(1, 2), weight, conv1d.bias, seq_idx=numbers, activation="silu").transpose(1, 2)
-    return mixer.act(causal_conv(x, weight, conv1d.bias, seq_idx, left))
-
-
-def left_context(x: torch.Tensor, cache, layer_idx: int, kernel_size: int) -> torch.Tensor | None:
-    """Put (B, L, D) into the convolution cache and return the K-1 inputs that came before it, or None."""
-    if cache is None:
-        return None
-    seen = cache.update_conv_state(x.transpose(1, 2), layer_idx, conv_kernel_size=kernel_size)
-    before = seen[..., : seen.shape[-1] - x.shape[1]][..., 1 - kernel_size :]
-    if before.shape[-1] == 0:
-        return None
-    missing = kernel_size - 1 - before.shape[-1]
-    return F.pad(before, (missing, 0)).transpose(1, 2).to(x.dtype)
 
 
 class PackedMamba2:
@@ -85,11 +49,7 @@ class PackedMamba2:
         projected = self.project_in(mask_padding(hidden_states, attention_mask))
         gate, conv_in, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
 
-        # Masked behind the projection too: a projection with a bias would turn padding into input.
-        conv_in = mask_padding(conv_in, attention_mask)
-        left = left_context(conv_in, cache_params, self.layer_idx, self.conv_kernel_size)
-        conv_out = mask_padding(convolve(self, conv_in, seq_idx, left), attention_mask)
-
+        conv_out = convolve(self, conv_in, seq_idx, cache_params, attention_mask)
         width = self.n_groups * self.ssm_state_size
         x, B, C = conv_out.split([self.intermediate_size, width, width], dim=-1)
         state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=0)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from llm.sample_runs import sample_runs
+from llm.scan_inputs import check_shapes, prepare_step
 
 # Numbers of all states that advance together: enough to hide the cost of calling an operation, few enough for cache.
 _TOGETHER = {"cpu": 1 << 17, "other": 1 << 22}
@@ -50,7 +51,7 @@ def selective_scan(
     runs = sample_runs(seq_idx, x)
     if x.shape[1] == 1:  # a token decoded: the recurrence itself is the shortest way
         return selective_scan_sequential(x, dt, A, B, C, D, dt_bias, dt_softplus, None, initial_states)
-    dt = _prepare_step(dt, dt_bias, dt_softplus)
+    dt = prepare_step(dt, dt_bias, dt_softplus)
     kept = None if runs is None else F.pad((runs[:, 1:] == runs[:, :-1]).float(), (1, 0), value=1.0)
     if initial_states is None:
         initial_states = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32)
@@ -74,7 +75,7 @@ def selective_scan_sequential(
     initial_states: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The recurrence of :func:`selective_scan`, one position after the other."""
-    dt = _prepare_step(dt, dt_bias, dt_softplus)
+    dt = prepare_step(dt, dt_bias, dt_softplus)
     state = x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32) if initial_states is None else initial_states.float()
     outputs = []
     for t in range(x.shape[1]):
@@ -87,13 +88,6 @@ def selective_scan_sequential(
     if D is not None:
         y = y + x.float() * D.float()
     return y.to(x.dtype), state
-
-
-def _prepare_step(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_softplus: bool) -> torch.Tensor:
-    dt = dt.float()
-    if dt_bias is not None:
-        dt = dt + dt_bias.float()
-    return F.softplus(dt) if dt_softplus else dt
 
 
 def _check(x, dt, A, B, C, D, dt_bias, initial_states) -> None:
@@ -113,11 +107,7 @@ def _check(x, dt, A, B, C, D, dt_bias, initial_states) -> None:
         "dt_bias": (dt_bias, (width,)),
         "initial_states": (initial_states, (batch, width, size)),
     }
-    for name, (given, shape) in wanted.items():
-        if given is not None and given.shape != shape:
-            raise ValueError(
-                f"{name} is of shape {tuple(given.shape)}: with x {tuple(x.shape)} and A {tuple(A.shape)} it is {shape}"
-            )
+    check_shapes(wanted, f"with x {tuple(x.shape)} and A {tuple(A.shape)}")
 
 
 class _Segment:

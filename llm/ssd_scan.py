@@ -6,9 +6,9 @@ recurrence; tests keep the two equal.
 """
 
 import torch
-import torch.nn.functional as F
 
 from llm.sample_runs import sample_runs
+from llm.scan_inputs import check_shapes, prepare_step
 from llm.ssd_autograd import scan_chunks
 from llm.ssd_block import LEAST
 
@@ -108,21 +108,6 @@ def ssd_scan_sequential(
     return y.to(x.dtype), state
 
 
-def prepare_step(
-    dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_softplus: bool, dt_limit: tuple[float, float]
-) -> torch.Tensor:
-    """Step sizes in fp32: bias, softplus and clamp, in the order of the published kernels."""
-    dt = dt.float()
-    if dt_bias is not None:
-        dt = dt + dt_bias.float()
-    if dt_softplus:
-        dt = F.softplus(dt)
-    low, high = dt_limit
-    if low > 0.0 or high != float("inf"):
-        dt = dt.clamp(min=low, max=high)
-    return dt
-
-
 def _check(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states) -> None:
     if x.dim() != 4 or B.dim() != 4 or 0 in x.shape:
         raise ValueError(
@@ -144,8 +129,4 @@ def _check(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states) -> None:
         "dt_bias": (dt_bias, (heads,)),
         "initial_states": (initial_states, (batch, heads, width, state_size)),
     }
-    for name, (given, shape) in wanted.items():
-        if given is not None and given.shape != shape:
-            raise ValueError(
-                f"{name} is of shape {tuple(given.shape)}: with x {tuple(x.shape)} and B {tuple(B.shape)} it is {shape}"
-            )
+    check_shapes(wanted, f"with x {tuple(x.shape)} and B {tuple(B.shape)}")

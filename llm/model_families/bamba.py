@@ -4,7 +4,8 @@ import torch
 from transformers import BambaConfig
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 
 
 class BambaPositions:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from transformers import FalconH1Config
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 
 
 class FalconH1Mixer(PackedMamba2):

@@ -8,7 +8,8 @@ from transformers.masking_utils import create_causal_mask
 
 from llm.causal_lm import PackedCausalLM
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 from llm.router_loss import wants_router_logits, weighted_router_loss
 
 

@@ -5,7 +5,7 @@ from transformers import JambaConfig
 
 from llm.family import LLMFamily, register_family
 from llm.mamba1_mixer import PackedJambaMamba
-from llm.mamba2_mixer import LORA_REFUSED
+from llm.mixer_convolution import LORA_REFUSED
 from llm.router_loss import wants_router_logits, weighted_router_loss
 
 

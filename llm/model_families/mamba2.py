@@ -9,7 +9,8 @@ from transformers.utils import ModelOutput
 
 from llm.causal_lm import PackedCausalLM
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 
 
 @dataclass

@@ -5,7 +5,8 @@ one mixer a block.
 from transformers import NemotronHConfig
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 from llm.pattern import check_pattern
 
 

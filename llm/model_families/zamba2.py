@@ -4,7 +4,8 @@ from torch import nn
 from transformers import Zamba2Config
 
 from llm.family import LLMFamily, register_family
-from llm.mamba2_mixer import LORA_REFUSED, PackedMamba2
+from llm.mamba2_mixer import PackedMamba2
+from llm.mixer_convolution import LORA_REFUSED
 
 
 class Zamba2Mixer(PackedMamba2):
