@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from tests.helpers.processing import picture
-from vlm.image_processing_radio_vlm import RadioVLMImageProcessor, resize, to_patches, to_rgb, to_tensor
+from vlm.image_processing_radio_vlm import RadioVLMImageProcessor, resize, to_patches, to_tensor
+from vlm.rgb import to_rgb
 
 GEOMETRY = {"min_num_patches": 4, "max_num_patches": 64}
 

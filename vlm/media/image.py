@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from vlm.errors import SampleError
-from vlm.image_processing_radio_vlm import to_rgb
+from vlm.rgb import to_rgb
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for decompression bombs
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
