@@ -1,4 +1,4 @@
-"""Pixels for RADIO: any image or clip becomes packed patches in [0, 1] on the grid that `vlm.geometry` plans.
+"""Pixels for RADIO: any image or clip becomes packed patches in [0, 1] as `vlm.geometry` plans.
 
 Plain torch and Pillow, so a checkpoint opens without torchvision. Normalisation is RADIO's own (its input conditioner
 inside the model); doing it here too would apply it twice.
@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
+from transformers.utils import logging
 
-from vlm.geometry import DEFAULT_GEOMETRY, check_geometry, plan_frame, plan_image
-from vlm.rgb import to_rgb
+from vlm.geometry import Canvas, PicturePlan, Size, check_geometry, plan_frame, plan_picture, plan_prompt
+from vlm.rgb import ORIENTATION, to_rgb
 from vlm.self_contained import SelfContainedMixin
+
+logger = logging.get_logger(__name__)
 
 # Above this many pixels the resize runs one channel at a time: a 178 megapixel scan in float32 is 2 GB at once.
 _PER_CHANNEL_ABOVE = 16_000_000
@@ -36,20 +39,44 @@ def to_tensor(image) -> torch.Tensor:
     if isinstance(image, np.ndarray) and not image.flags.writeable:
         image = image.copy()
     pixels = torch.as_tensor(image)
+    _array_size(tuple(pixels.shape))
     if pixels.ndim == 2:
         pixels = pixels[None]
-    if pixels.ndim != 3:
-        raise ValueError(f"an image has 2 or 3 dimensions, not the shape {tuple(pixels.shape)}")
-    if pixels.shape[0] not in (1, 3, 4) and pixels.shape[-1] in (1, 3, 4):
+    if _is_channels_last(tuple(pixels.shape)):
         pixels = pixels.permute(2, 0, 1)
-    if pixels.shape[0] not in (1, 3, 4):
-        raise ValueError(f"an image has 1, 3 or 4 channels; the shape is {tuple(pixels.shape)}")
     pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels.expand(3, -1, -1)
     if pixels.dtype == torch.uint8:
         return pixels
     if pixels.is_floating_point():
         return pixels.float() * 255
     return pixels.clamp(0, 255).to(torch.uint8)
+
+
+def _is_channels_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] not in (1, 3, 4) and shape[-1] in (1, 3, 4)
+
+
+def _array_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of an array of `shape`; ValueError if that is no image."""
+    if len(shape) not in (2, 3):
+        raise ValueError(f"an image has 2 or 3 dimensions, not the shape {shape}")
+    if _is_channels_last(shape):
+        return shape[:2]
+    if len(shape) == 3 and shape[0] not in (1, 3, 4):
+        raise ValueError(f"an image has 1, 3 or 4 channels; the shape is {shape}")
+    return shape[-2:]
+
+
+def picture_size(image) -> tuple[int, int]:
+    """(height, width) of a PIL image, array or tensor, as a person would see it: after the turn its EXIF asks for."""
+    if not isinstance(image, Image.Image):
+        return _array_size(tuple(image.shape) if hasattr(image, "shape") else np.shape(image))
+    width, height = image.size
+    try:
+        is_turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001 - damaged EXIF turns nothing, as in `to_rgb`
+        is_turned = False
+    return (width, height) if is_turned else (height, width)
 
 
 def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -62,12 +89,13 @@ def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return torch.cat(resized, dim=1)
 
 
-def to_patches(frames: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """(N, C, gh*P, gw*P) -> (N, gh*gw, C*P*P): row-major patches, each channel-major (c, py, px)."""
+def to_patches(frames: torch.Tensor, patch_size: int, rows: int = 1, cols: int = 1) -> torch.Tensor:
+    """(N, C, gh*P, gw*P) -> (N, gh*gw, C*P*P): view by view of `rows` x `cols` equal ones in raster order, inside a
+    view row-major patches, each channel-major (c, py, px)."""
     n, c, height, width = frames.shape
-    grid_h, grid_w = height // patch_size, width // patch_size
-    patches = frames.reshape(n, c, grid_h, patch_size, grid_w, patch_size).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(n, grid_h * grid_w, c * patch_size**2)
+    grid_h, grid_w = height // patch_size // rows, width // patch_size // cols
+    patches = frames.reshape(n, c, rows, grid_h, patch_size, cols, grid_w, patch_size)
+    return patches.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(n, rows * cols * grid_h * grid_w, c * patch_size**2)
 
 
 class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
@@ -83,45 +111,62 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
 
     def __init__(self, geometry: dict | None = None, clamp: bool = True, **kwargs):
         super().__init__(**kwargs)
-        self.geometry = check_geometry(geometry or DEFAULT_GEOMETRY)
+        self.geometry = check_geometry(geometry or {})
         self.clamp = clamp
 
-    def image_patches(self, image, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, tuple[int, int]]:
-        """One image -> ((grid_h * grid_w, 3*P*P) patches, (grid_h, grid_w)).
+    def image_patches(
+        self, image, dtype: torch.dtype = torch.float32, plan: PicturePlan | None = None
+    ) -> tuple[torch.Tensor, PicturePlan]:
+        """One image -> ((plan.num_patches, 3*P*P) patches, its plan).
 
-        `dtype` float32 gives [0, 1]; uint8 gives rounded 0..255 (4 times smaller in a cache; exact when no resize was
-        needed, within half a grey level otherwise).
+        Args:
+            dtype: float32 gives [0, 1]; uint8 gives rounded 0..255 (4 times smaller in a cache; exact when no resize
+                was needed, within half a grey level otherwise).
+            plan: Of the image among others of its prompt; default: `plan_picture` of the image alone.
         """
         pixels = to_tensor(image)[None]
-        grid_h, grid_w = plan_image(pixels.shape[-2], pixels.shape[-1], self.geometry)
-        return self._pack(pixels, grid_h, grid_w, dtype)[0], (grid_h, grid_w)
+        plan = plan or plan_picture(pixels.shape[-2], pixels.shape[-1], self.geometry)
+        return self._pack(pixels, plan.canvases, dtype)[0], plan
 
     def video_patches(
-        self, frames, video: dict | None = None, dtype: torch.dtype = torch.float32
+        self,
+        frames,
+        video: dict | None = None,
+        dtype: torch.dtype = torch.float32,
+        plan: PicturePlan | None = None,
     ) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """One clip -> ((t * grid_h * grid_w, T*3*P*P) tubelets, (t, grid_h, grid_w)), T = temporal_patch_size.
 
         `frames`: (F, 3, H, W) tensor or a list of images (resized to the first one's grid if their sizes differ).
-        The last frame is repeated until the count is a multiple of T, as the reference does.
+        The last frame is repeated until the count is a multiple of T, as the reference does. `plan`: of every frame;
+        default: `plan_frame` of the first.
         """
         video = video or {}
         clip = [to_tensor(frame) for frame in frames]
-        grid_h, grid_w = plan_frame(clip[0].shape[-2], clip[0].shape[-1], self.geometry, video)
+        if not clip:
+            raise ValueError("a video without frames")
+        plan = plan or plan_frame(clip[0].shape[-2], clip[0].shape[-1], self.geometry, video)
         if len({(frame.shape, frame.dtype) for frame in clip}) == 1:
-            patches = self._pack(torch.stack(clip), grid_h, grid_w, dtype)
+            patches = self._pack(torch.stack(clip), plan.canvases, dtype)
         else:
-            patches = torch.cat([self._pack(frame[None], grid_h, grid_w, dtype) for frame in clip])
+            patches = torch.cat([self._pack(frame[None], plan.canvases, dtype) for frame in clip])
         depth = video.get("temporal_patch_size", 1)
         missing = -len(patches) % depth
         if missing:
             patches = torch.cat([patches, patches[-1:].expand(missing, -1, -1)])
         tubelets = patches.reshape(-1, depth, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (t, gh*gw, T*C*P*P)
-        return tubelets.flatten(0, 1), (tubelets.shape[0], grid_h, grid_w)
+        return tubelets.flatten(0, 1), (tubelets.shape[0], *plan.maps[0])
 
-    def _pack(self, frames: torch.Tensor, grid_h: int, grid_w: int, dtype: torch.dtype) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, grid_h * grid_w, 3*P*P) in `dtype`; patches are cut before the conversion to float."""
+    def _pack(self, frames: torch.Tensor, canvases: tuple[Canvas, ...], dtype: torch.dtype) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, patches of all canvases, 3*P*P) in `dtype`."""
+        packed = [self._pack_canvas(frames, canvas, dtype) for canvas in canvases]
+        return packed[0] if len(packed) == 1 else torch.cat(packed, dim=1)
+
+    def _pack_canvas(self, frames: torch.Tensor, canvas: Canvas, dtype: torch.dtype) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, grid_h * grid_w, 3*P*P); patches are cut before the conversion to float."""
         patch = self.geometry["patch_size"]
-        patches = to_patches(resize(frames, grid_h * patch, grid_w * patch), patch)
+        resized = resize(frames, canvas.grid_h * patch, canvas.grid_w * patch)
+        patches = to_patches(resized, patch, canvas.rows, canvas.cols)
         if dtype == torch.uint8:
             return patches if patches.dtype == torch.uint8 else patches.round_().clamp_(0, 255).to(torch.uint8)
         was_exact = patches.dtype == torch.uint8
@@ -129,17 +174,34 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
         return patches.clamp_(0, 1) if self.clamp and not was_exact else patches
 
     def preprocess(self, images, return_tensors=None, **kwargs) -> BatchFeature:
-        """Images (one, a list, nested lists) -> pixel_values (total_patches, 3*P*P), image_grid_hw (num_images, 2)."""
+        """Images -> pixel_values (total_patches, 3*P*P), image_grid_hw (num_maps, 2).
+
+        One image or a list are one prompt, nested lists are one prompt each: its images share
+        `geometry["max_prompt_patches"]`, and a warning says by how much they had to shrink.
+        """
         if kwargs.get("geometry") is not None:
             return type(self)(kwargs["geometry"], kwargs.get("clamp", self.clamp)).preprocess(images, return_tensors)
-        packed = [self.image_patches(image) for image in flat_images(images)]
+        packed = [pair for prompt in _prompts(images) for pair in self._prompt_patches(prompt)]
         if not packed:
             raise ValueError("no image was given")
         data = {
             "pixel_values": torch.cat([patches for patches, _ in packed]),
-            "image_grid_hw": torch.tensor([grid for _, grid in packed]),
+            "image_grid_hw": torch.tensor([grid for _, plan in packed for grid in plan.maps]),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _prompt_patches(self, images: list) -> list[tuple[torch.Tensor, PicturePlan]]:
+        planned = plan_prompt([Size(*picture_size(image)) for image in images], self.geometry)
+        if planned.message:
+            logger.warning(planned.message)
+        return [self.image_patches(image, plan=plan) for image, plan in zip(images, planned.plans)]
+
+
+def _prompts(images) -> list[list]:
+    """Images as they are given -> the images of each prompt."""
+    if isinstance(images, (list, tuple)) and images and all(isinstance(entry, (list, tuple)) for entry in images):
+        return [flat_images(entry) for entry in images]
+    return [flat_images(images)]
 
 
 def flat_images(images) -> list:
