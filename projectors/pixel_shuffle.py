@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from projectors.mlp_head import MLPHead
+from projectors.mlp_head import MLPHead, head_defaults
 from projectors.registry import register_projector
 
 VERSIONS = ("v1", "v2")
@@ -61,6 +61,9 @@ class PixelShuffleProjector(MLPHead):
     raises for grids that are no multiple of s, "pad" repeats the last row and column and counts the extra tokens.
     """
 
+    count_keys = ("downsample", "ps_version", "odd_grids")
+    keeps_places = True
+
     def __init__(self, config: dict, d_vision: int, d_text: int) -> None:
         self.check(config)
         super().__init__(config, d_vision * config["downsample"] ** 2, d_text)
@@ -78,17 +81,13 @@ class PixelShuffleProjector(MLPHead):
     @staticmethod
     def defaults(d_vision: int, d_text: int) -> dict:
         """The projector of Nemotron Nano V2 VL, its hidden size scaled with the language model's."""
-        return {
-            "type": "pixel_shuffle",
-            "downsample": 2,
-            "ps_version": "v2",
-            "odd_grids": "reject",
-            "norm": "rmsnorm",
-            "activation": "relu2",
-            "hidden_size": 4 * d_text,
-            "bias": False,
-            "eps": 1e-5,
-        }
+        keys = {"type": "pixel_shuffle", "downsample": 2, "ps_version": "v2", "odd_grids": "reject"}
+        return keys | head_defaults("nemotron", d_text)
+
+    @staticmethod
+    def grid_multiple(config: dict) -> int:
+        """`downsample`, but any grid where odd ones are padded."""
+        return 1 if config.get("odd_grids", "reject") == "pad" else config.get("downsample", 2)
 
     @staticmethod
     def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:

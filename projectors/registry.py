@@ -4,7 +4,11 @@ A projector is an `nn.Module` class with
 * `__init__(config: dict, d_vision: int, d_text: int)`,
 * `forward(features: (total_patches, D), grids: list[tuple[int, int]]) -> (total_tokens, D_llm)`, images end to end,
 * `defaults(d_vision: int, d_text: int) -> dict`: the complete projector config when the user says nothing,
-* `num_tokens(config: dict, grid_h: int, grid_w: int) -> int`: pure; tokens of the patches.
+* `num_tokens(config: dict, grid_h: int, grid_w: int) -> int`: pure; tokens of the patches,
+and, where the general answer is wrong for it,
+* `grid_multiple(config: dict) -> int`: sides of the grids it accepts are multiples of this (else: `downsample`, or 1),
+* `count_keys: tuple[str, ...]`: the config keys that decide counts (else: those of pixel shuffle),
+* `keeps_places: bool`: token i stands for the same place in every picture of one grid (else: True).
 The functions below add what is the same for all of them: `config["summary_tokens"]` class tokens before each picture's
 own. Their `num_tokens` is the one source of truth for placeholder counts.
 """
@@ -14,9 +18,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from projectors.mlp_head import HEADS, head_defaults
 from projectors.summary_head import SummaryHead, place_before
 
 _PROJECTORS: dict[str, type[nn.Module]] = {}
+# What a missing key counts as, for good: the fingerprints of old checkpoints hold these values.
+_COUNT_DEFAULTS = {"downsample": None, "ps_version": "v2", "odd_grids": "reject"}
 
 
 def register_projector(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
@@ -44,6 +51,19 @@ def get_projector(name: str) -> type[nn.Module]:
     return _PROJECTORS[name]
 
 
+def default_config(config: dict | None, d_vision: int, d_text: int) -> dict:
+    """The complete config: what the user says, then what their `head` means, then the projector's own defaults."""
+    user = dict(config or {})
+    defaults = get_projector(user.get("type", "pixel_shuffle")).defaults(d_vision, d_text)
+    if user.get("head") is not None:
+        if "head" not in defaults:
+            raise ValueError(f"projector_config['head']: the projector {defaults['type']!r} has no head to choose")
+        defaults |= head_defaults(user["head"], d_text)
+    elif any(key in user for key in HEADS["linear"]):
+        defaults.pop("head", None)  # keys that were chosen one by one, or an old checkpoint's: no name for them
+    return {**defaults, **user}
+
+
 def build_projector(config: dict, d_vision: int, d_text: int, d_summary: int | None = None) -> nn.Module:
     """Instantiate the projector named by `config["type"]` between feature sizes `d_vision` and `d_text`.
 
@@ -58,6 +78,32 @@ def build_projector(config: dict, d_vision: int, d_text: int, d_summary: int | N
 def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:
     """Language-model tokens for a grid of `grid_h` x `grid_w` patches (one image or one video tubelet)."""
     return config.get("summary_tokens", 0) + get_projector(config["type"]).num_tokens(config, grid_h, grid_w)
+
+
+def grid_multiple(config: dict) -> int:
+    """Sides of the grids that the projector accepts are multiples of this; 1: any grid."""
+    cls = get_projector(config.get("type", "pixel_shuffle"))
+    own = getattr(cls, "grid_multiple", None)
+    return own(config) if own is not None else config.get("downsample", 1)
+
+
+def keeps_places(config: dict) -> bool:
+    """Whether token i stands for the same place in every picture of one grid: what pruning and averaging of video
+    tokens over time need."""
+    return getattr(get_projector(config.get("type", "pixel_shuffle")), "keeps_places", True)
+
+
+def count_facts(config: dict) -> dict:
+    """Everything of the config that decides how many tokens a grid becomes: part of the fingerprint that processor and
+    model compare. `summary_tokens` only where there are some, so that other fingerprints stay what they were."""
+    kind = config.get("type", "pixel_shuffle")
+    cls = get_projector(kind)
+    keys = getattr(cls, "count_keys", tuple(_COUNT_DEFAULTS))
+    defaults = {**cls.defaults(1, 1), **_COUNT_DEFAULTS}
+    facts = {"type": kind, **{key: config.get(key, defaults.get(key)) for key in keys}}
+    if config.get("summary_tokens"):
+        facts["summary_tokens"] = config["summary_tokens"]
+    return facts
 
 
 def project(
