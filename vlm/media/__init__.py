@@ -1,9 +1,10 @@
-"""Opening what users have: images, videos and DICOM files, with an error that names the file when one is bad.
+"""Opening what users have: images, documents, videos, DICOM; an error names the file when one is bad.
 
-Heavy libraries (PyAV, pydicom) are imported inside the functions that need them.
+Heavy libraries (PyAV, pydicom, pypdfium2) are imported inside the functions that need them.
 """
 
 from vlm.media.image import load_image
+from vlm.media.pages import PageRef, open_document
 from vlm.media.video import VideoFrames, load_video
 
-__all__ = ["VideoFrames", "load_image", "load_video"]
+__all__ = ["PageRef", "VideoFrames", "load_image", "load_video", "open_document"]
