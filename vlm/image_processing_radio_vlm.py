@@ -6,20 +6,18 @@ inside the model); doing it here too would apply it twice.
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
 from vlm.geometry import Canvas, PicturePlan, Size, check_geometry, plan_frame, plan_picture, plan_prompt
+from vlm.patch_resize import resize, resize_to_patches, to_patches
 from vlm.rgb import ORIENTATION, to_rgb
 from vlm.self_contained import SelfContainedMixin
 
+__all__ = ["RadioVLMImageProcessor", "flat_images", "picture_size", "resize", "to_patches", "to_tensor"]
 logger = logging.get_logger(__name__)
-
-# Above this many pixels the resize runs one channel at a time: a 178 megapixel scan in float32 is 2 GB at once.
-_PER_CHANNEL_ABOVE = 16_000_000
 
 
 class RadioVLMImageProcessorKwargs(ImagesKwargs, total=False):
@@ -79,31 +77,12 @@ def picture_size(image) -> tuple[int, int]:
     return (width, height) if is_turned else (height, width)
 
 
-def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(N, 3, H, W) uint8 or float in [0, 255] -> the same at (height, width), float32 unless nothing had to change."""
-    if frames.shape[-2:] == (height, width):
-        return frames
-    parts = frames.split(1, dim=1) if frames[0].numel() > 3 * _PER_CHANNEL_ABOVE else [frames]
-    size = (height, width)
-    resized = [F.interpolate(p.float(), size, mode="bicubic", align_corners=False, antialias=True) for p in parts]
-    return torch.cat(resized, dim=1)
-
-
-def to_patches(frames: torch.Tensor, patch_size: int, rows: int = 1, cols: int = 1) -> torch.Tensor:
-    """(N, C, gh*P, gw*P) -> (N, gh*gw, C*P*P): view by view of `rows` x `cols` equal ones in raster order, inside a
-    view row-major patches, each channel-major (c, py, px)."""
-    n, c, height, width = frames.shape
-    grid_h, grid_w = height // patch_size // rows, width // patch_size // cols
-    patches = frames.reshape(n, c, rows, grid_h, patch_size, cols, grid_w, patch_size)
-    return patches.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(n, rows * cols * grid_h * grid_w, c * patch_size**2)
-
-
 class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
     """Images and frames -> packed patches.
 
     Args:
         geometry: How sizes are planned; see `vlm.geometry.check_geometry`.
-        clamp: Cut bicubic overshoot back to [0, 1]. `False` reproduces NVIDIA's Omni processor bit for bit.
+        clamp: Cut bicubic overshoot back to [0, 1]. `False` keeps it, as NVIDIA's Omni processor does.
     """
 
     model_input_names = ["pixel_values", "image_grid_hw"]
@@ -124,9 +103,9 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
                 was needed, within half a grey level otherwise).
             plan: Of the image among others of its prompt; default: `plan_picture` of the image alone.
         """
-        pixels = to_tensor(image)[None]
+        pixels = to_tensor(image).cpu()
         plan = plan or plan_picture(pixels.shape[-2], pixels.shape[-1], self.geometry)
-        return self._pack(pixels, plan.canvases, dtype)[0], plan
+        return self._pack(pixels, plan.canvases, dtype), plan
 
     def video_patches(
         self,
@@ -142,14 +121,11 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
         default: `plan_frame` of the first.
         """
         video = video or {}
-        clip = [to_tensor(frame) for frame in frames]
+        clip = [to_tensor(frame).cpu() for frame in frames]
         if not clip:
             raise ValueError("a video without frames")
         plan = plan or plan_frame(clip[0].shape[-2], clip[0].shape[-1], self.geometry, video)
-        if len({(frame.shape, frame.dtype) for frame in clip}) == 1:
-            patches = self._pack(torch.stack(clip), plan.canvases, dtype)
-        else:
-            patches = torch.cat([self._pack(frame[None], plan.canvases, dtype) for frame in clip])
+        patches = torch.stack([self._pack(frame, plan.canvases, dtype) for frame in clip])
         depth = video.get("temporal_patch_size", 1)
         missing = -len(patches) % depth
         if missing:
@@ -157,18 +133,19 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
         tubelets = patches.reshape(-1, depth, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (t, gh*gw, T*C*P*P)
         return tubelets.flatten(0, 1), (tubelets.shape[0], *plan.maps[0])
 
-    def _pack(self, frames: torch.Tensor, canvases: tuple[Canvas, ...], dtype: torch.dtype) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, patches of all canvases, 3*P*P) in `dtype`."""
-        packed = [self._pack_canvas(frames, canvas, dtype) for canvas in canvases]
-        return packed[0] if len(packed) == 1 else torch.cat(packed, dim=1)
+    def _pack(self, image: torch.Tensor, canvases: tuple[Canvas, ...], dtype: torch.dtype) -> torch.Tensor:
+        """(3, H, W) -> (patches of all canvases, 3*P*P) in `dtype`."""
+        packed = [self._pack_canvas(image, canvas, dtype) for canvas in canvases]
+        return packed[0] if len(packed) == 1 else torch.cat(packed)
 
-    def _pack_canvas(self, frames: torch.Tensor, canvas: Canvas, dtype: torch.dtype) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, grid_h * grid_w, 3*P*P); patches are cut before the conversion to float."""
-        patch = self.geometry["patch_size"]
-        resized = resize(frames, canvas.grid_h * patch, canvas.grid_w * patch)
-        patches = to_patches(resized, patch, canvas.rows, canvas.cols)
+    def _pack_canvas(self, image: torch.Tensor, canvas: Canvas, dtype: torch.dtype) -> torch.Tensor:
+        """(3, H, W) -> (grid_h * grid_w, 3*P*P); without a resize the pixels stay exact."""
+        patch, grid = self.geometry["patch_size"], (canvas.grid_h, canvas.grid_w)
+        if tuple(image.shape[1:]) != (grid[0] * patch, grid[1] * patch):
+            return resize_to_patches(image, *grid, patch, canvas.rows, canvas.cols, dtype, self.clamp)
+        patches = to_patches(image[None], patch, canvas.rows, canvas.cols)[0]
         if dtype == torch.uint8:
-            return patches if patches.dtype == torch.uint8 else patches.round_().clamp_(0, 255).to(torch.uint8)
+            return patches if patches.dtype == torch.uint8 else patches.round().clamp_(0, 255).to(torch.uint8)
         was_exact = patches.dtype == torch.uint8
         patches = patches.to(dtype) / 255
         return patches.clamp_(0, 1) if self.clamp and not was_exact else patches
@@ -185,7 +162,7 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
         if not packed:
             raise ValueError("no image was given")
         data = {
-            "pixel_values": torch.cat([patches for patches, _ in packed]),
+            "pixel_values": packed[0][0] if len(packed) == 1 else torch.cat([patches for patches, _ in packed]),
             "image_grid_hw": torch.tensor([grid for _, plan in packed for grid in plan.maps]),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
