@@ -3,6 +3,7 @@
 import torch
 
 from projectors.mlp_head import MLPHead, head_defaults
+from projectors.packed import check_packed
 from projectors.registry import register_projector
 
 
@@ -33,5 +34,6 @@ class MLPProjector(MLPHead):
         return grid_h * grid_w
 
     def forward(self, features: torch.Tensor, grids: list[tuple[int, int]]) -> torch.Tensor:
-        """Grids are not needed: patches stay where they are."""
+        """Patches stay where they are."""
+        check_packed(features, grids)
         return super().forward(features)

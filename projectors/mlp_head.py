@@ -67,7 +67,7 @@ class MLPHead(nn.Module):
         super().__init__()
         hidden = config["hidden_size"]
         if hidden is not None and (not isinstance(hidden, int) or hidden < 1):
-            raise ValueError(f"projector_config['hidden_size'] must be a positive int, or null for one layer: {hidden!r}")
+            raise ValueError(f"projector_config['hidden_size'] is {hidden!r}: a positive int, or null for one layer")
         for key, table, none in (("norm", NORMS, True), ("activation", ACTIVATIONS, hidden is None)):
             if config[key] not in table and not (none and config[key] is None):
                 known = ", ".join(sorted(table)) + (", null" if none else "")
