@@ -1,7 +1,7 @@
 """Question-and-answer label files -> LLaVA JSON, divided into a training and a held-out part: the way in for real data.
 
-Reads a `labels.jsonl` of {"id", "image" or "video", "question", "answers" or "answer", "options"?, ...} (or anything
-else that `open_source` reads) and writes
+Reads a `labels.jsonl` of {"id", "image", "video" or "document", "question", "answers" or "answer", "options"?, ...} (or
+anything else that `open_source` reads) and writes
 
     OUT/train/train.json     LLaVA JSON for training
     OUT/test/records.jsonl   held-out questions as evaluation reads them (with dataset.json)
@@ -132,11 +132,17 @@ def llava_record(sample: Sample) -> dict[str, Any]:
             text += item["text"] if item["type"] == "text" else f"<{item['type']}>\n"
         turns.append({"from": LLAVA_ROLES.get(message["role"], message["role"]), "value": text})
     record: dict[str, Any] = {"id": sample.id}
-    for kind in ("image", "video"):
-        references = [reference for one, reference in sample.media() if one == kind]
+    for kind in MEDIA_TYPES:
+        references = [_reference(item) for item in sample.media_items() if item["type"] == kind]
         if references:
             record[kind] = references[0] if len(references) == 1 else references
     return record | {"conversations": turns, "meta": sample.meta}
+
+
+def _reference(item: dict[str, Any]) -> Any:
+    """A medium as a record lists it: its path, or the item where it says more (the pages of a document)."""
+    more = {key: value for key, value in item.items() if key != "type"}
+    return more if len(more) > 1 else item[item["type"]]
 
 
 def write_records(samples: list[Sample], out: Path, task: str, seed: int) -> None:

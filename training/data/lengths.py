@@ -13,7 +13,8 @@ from training.data.sample import Sample
 from vlm.errors import SampleError
 
 CHARS_PER_TOKEN = 3.5
-TOKENS_PER_MEDIUM = {"image": 256, "video": 1024}
+TOKENS_PER_MEDIUM = {"image": 256, "video": 1024, "document": 1024}
+TOKENS_PER_LABEL = 6  # "Page 1:" before the page of a document
 TOKENS_PER_TURN = 4
 LOOK_CLOSER_UP_TO = 5_000  # samples; tokenizing and opening so many picture headers takes some seconds
 
@@ -36,11 +37,11 @@ class Sizer:
     def __init__(self, processor: Any):
         self.tokenizer = getattr(processor, "tokenizer", None)
         self.image_tokens = getattr(processor, "num_image_tokens", None)
-        self._known: dict[str, int] = {}
+        self._known: dict[tuple, int] = {}
 
     def __call__(self, sample: Sample) -> int:
         texts = [item["text"] for message in sample.messages for item in message["content"] if item["type"] == "text"]
-        media = sum(self._medium(sample, kind, value) for kind, value in sample.media())
+        media = sum(self._medium(sample, item) for item in sample.media_items())
         return self._text("\n".join(texts)) + media + TOKENS_PER_TURN * len(sample.messages)
 
     def _text(self, text: str) -> int:
@@ -48,16 +49,27 @@ class Sizer:
             return int(len(text) / CHARS_PER_TOKEN)
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _medium(self, sample: Sample, kind: str, value: Any) -> int:
-        if kind != "image" or self.image_tokens is None:
+    def _medium(self, sample: Sample, item: dict[str, Any]) -> int:
+        kind = item["type"]
+        if kind == "video" or self.image_tokens is None:
             return TOKENS_PER_MEDIUM[kind]
-        path = sample.resolve(value)
-        if not isinstance(path, str):
-            return self.image_tokens(value.height, value.width)
-        if path not in self._known:
+        source = sample.resolve(item[kind])
+        if not isinstance(source, (str, bytes)):
+            return self.image_tokens(source.height, source.width)
+        key = (source if isinstance(source, str) else hash(source), repr(item.get("pages")), item.get("dpi"))
+        if key not in self._known:
             try:
-                with Image.open(path) as image:  # reads the header only
-                    self._known[path] = self.image_tokens(image.height, image.width)
+                self._known[key] = self._pages(source, item) if kind == "document" else self._picture(source)
             except Exception:  # DICOM, or broken: whoever opens it for real will say so
-                self._known[path] = TOKENS_PER_MEDIUM[kind]
-        return self._known[path]
+                self._known[key] = TOKENS_PER_MEDIUM[kind]
+        return self._known[key]
+
+    def _picture(self, path: str) -> int:
+        with Image.open(path) as image:  # reads the header only
+            return self.image_tokens(image.height, image.width)
+
+    def _pages(self, source: str | bytes, item: dict[str, Any]) -> int:
+        from vlm.media import open_document
+
+        options = {key: item[key] for key in ("pages", "dpi") if key in item}
+        return sum(self.image_tokens(*page.size()) + TOKENS_PER_LABEL for page in open_document(source, **options))

@@ -1,16 +1,17 @@
 """One record of a data file -> Sample: the shapes in which people write conversations, told apart by their keys.
 
 A file format (sources/) knows where records stand; this file knows what a record means. Shapes read:
-- messages:       {"messages": [{"role", "content": str or items}], "images"?: [...], "videos"?: [...]}
+- messages:       {"messages": [{"role", "content": str or items}], "images"?: [...], "videos"?, "documents"?}
 - LLaVA:          {"conversations": [{"from": "human"|"gpt", "value": "<image>\nWhat ...?"}],
-  "image"|"images"|"video"|"videos"}
+  "image"|"images"|"video"|"videos"|"document"|"documents"}
 - pairs:          {"texts": [{"user", "assistant"}], "images": [...]}  (the Cauldron, FineVision)
 - question:       {"question", "answers" or "answer", "options"?, "image"|"video"|...}  (VQA style label files)
 - caption:        {"text" or "caption", "image" or "file_name"}  (image folders with metadata.jsonl)
 
 In LLaVA style text (and in plain-string messages of a record that lists its media) `<image>` and `<video>` in user
-turns stand for the record's media, in order, and their numbers must agree. Everywhere else, and in typed items always,
-they are just text.
+turns stand for the record's media, in order, and their numbers must agree; `<document>` does in records that list
+documents. Everywhere else, and in typed items always, they are just text. A medium listed beside the conversation is a
+path, or an object with the keys of an item: {"document": "x.pdf", "pages": "1-3"}.
 """
 
 import re
@@ -30,8 +31,12 @@ ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-MEDIA_KEYS = {"image": ("image", "images", "file_name"), "video": ("video", "videos")}
-TAG = re.compile(r"\n?<(image|video)>\n?")
+MEDIA_KEYS = {
+    "image": ("image", "images", "file_name"),
+    "video": ("video", "videos"),
+    "document": ("document", "documents"),
+}
+TAGS = {kinds: re.compile(rf"\n?<({'|'.join(kinds)})>\n?") for kinds in (MEDIA_TYPES, ("image", "video"))}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -98,7 +103,9 @@ def _media(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
             if key in record:
                 used.add(key)
                 value = record[key]
-                items += [{"type": kind, kind: one} for one in (value if isinstance(value, list) else [value])]
+                for one in value if isinstance(value, list) else [value]:
+                    is_item = isinstance(one, dict) and kind in one
+                    items.append({**one, "type": kind} if is_item else {"type": kind, kind: one})
     return items, used
 
 
@@ -107,6 +114,8 @@ def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = 
     if not turns:
         raise RecordError("the conversation is empty", "schema")
     tagged = always_tags or bool(media)
+    # "<document>" is a common word of prompts about text; nobody writes "<image>" in passing
+    tags = TAGS[MEDIA_TYPES if any(item["type"] == "document" for item in media) else ("image", "video")]
     messages = []
     for turn in turns:
         role = ROLES.get(_get(turn, "role"))
@@ -114,7 +123,7 @@ def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = 
             raise RecordError(f"unknown role {turn['role']!r}, known: {', '.join(sorted(ROLES))}", "schema")
         content = _get(turn, "content")
         if isinstance(content, str):
-            items = _split_tags(content) if tagged and role == "user" else [_text(content)]
+            items = _split_tags(content, tags) if tagged and role == "user" else [_text(content)]
         else:
             items = [_item(item) for item in _list(content, "content")]
         messages.append({**{k: v for k, v in turn.items() if v is not None}, **_turn(role, items)})
@@ -150,11 +159,11 @@ def _with_leading_media(messages: list[dict[str, Any]], media: list[dict[str, An
     return messages
 
 
-def _split_tags(text: str) -> list[dict[str, Any]]:
-    """Text with `<image>`/`<video>` tags -> items; media still unknown. A line break beside a tag only separated it."""
+def _split_tags(text: str, tags: re.Pattern) -> list[dict[str, Any]]:
+    """Text with `<image>`/... tags -> items; media still unknown. A line break beside a tag only separated it."""
     items: list[dict[str, Any]] = []
     end = 0
-    for match in TAG.finditer(text):
+    for match in tags.finditer(text):
         if match.start() > end:
             items.append(_text(text[end : match.start()]))
         items.append({"type": match[1]})
@@ -171,18 +180,18 @@ def _fill(messages: list[dict[str, Any]], media: list[dict[str, Any]]) -> None:
     ]
     counts = {kind: sum(item["type"] == kind for item in media) for kind in MEDIA_TYPES}
     tags = {kind: sum(item["type"] == kind for item in holes) for kind in MEDIA_TYPES}
-    if tags["image"] == counts["video"] and not tags["video"] and not counts["image"]:
+    if tags == {**counts, "image": counts["video"], "video": 0} and not counts["image"]:
         for hole in holes:  # LLaVA-Video writes `<image>` for its videos
-            hole["type"] = "video"
+            hole["type"] = "video" if hole["type"] == "image" else hole["type"]
     elif tags != counts:
         kind = next(kind for kind in MEDIA_TYPES if tags[kind] != counts[kind])
         raise RecordError(
             f"number of <{kind}> tags: {tags[kind]}, of {kind}s: {counts[kind]}; they must be equal",
             "tag_mismatch",
         )
-    queues = {kind: [item[kind] for item in media if item["type"] == kind] for kind in MEDIA_TYPES}
+    queues = {kind: [item for item in media if item["type"] == kind] for kind in MEDIA_TYPES}
     for hole in holes:
-        hole[hole["type"]] = queues[hole["type"]].pop(0)
+        hole |= queues[hole["type"]].pop(0)
     for message in messages:
         message["content"] = [_item(item) for item in message["content"]]
 
@@ -198,7 +207,7 @@ def _item(item: Any) -> dict[str, Any]:
     if kind == "text":
         return {**item, **_text(item.get("text"))}
     if kind not in MEDIA_TYPES:
-        raise RecordError(f"unknown content type {kind!r}, known: text, image, video", "schema")
+        raise RecordError(f"unknown content type {kind!r}, known: text, {', '.join(MEDIA_TYPES)}", "schema")
     for key in ("path", "url"):  # as transformers' own chat format spells it
         if kind not in item and key in item:
             item[kind] = item.pop(key)

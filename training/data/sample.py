@@ -1,4 +1,4 @@
-"""One training sample, whatever file it came from: a conversation whose turns hold text, images and videos.
+"""One training sample, whatever file it came from: a conversation whose turns hold text and media.
 
 Every source yields `Sample`s and everything after it (mixture, dataset, validator) knows nothing else, so a new file
 format touches one file. A sample remembers where it stood (`records.jsonl:12`), so that every later error can say so.
@@ -12,12 +12,12 @@ from typing import Any
 
 from vlm.errors import SampleError
 
-MEDIA_TYPES = ("image", "video")
+MEDIA_TYPES = ("image", "video", "document")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """`messages`: [{"role", "content": [{"type": "text"|"image"|"video", ...}]}], media as written in the file.
+    """`messages`: [{"role", "content": [{"type": "text"|"image"|"video"|"document", ...}]}], media as written.
 
     id: unique within its source; source: the source's name (losses are reported by it); meta: everything else of the
     record (gold answers, task, licence); base_dir: the folder that media paths are relative to and may not leave;
@@ -31,12 +31,15 @@ class Sample:
     base_dir: Path | None = None
     origin: str = ""
 
-    def media(self) -> Iterator[tuple[str, Any]]:
-        """("image" or "video", path as written or an object in memory), in the order of the conversation."""
+    def media_items(self) -> Iterator[dict[str, Any]]:
+        """The content items that are media, in the order of the conversation."""
         for message in self.messages:
-            for item in message["content"]:
-                if item["type"] in MEDIA_TYPES:
-                    yield item["type"], item[item["type"]]
+            yield from (item for item in message["content"] if item["type"] in MEDIA_TYPES)
+
+    def media(self) -> Iterator[tuple[str, Any]]:
+        """(one of MEDIA_TYPES, path as written or an object in memory), in the order of the conversation."""
+        for item in self.media_items():
+            yield item["type"], item[item["type"]]
 
     def resolved_messages(self) -> list[dict[str, Any]]:
         """The messages with absolute media paths, as `processor.encode` takes them.

@@ -44,6 +44,7 @@ class Facts:
     id: str
     images: int = 0
     videos: int = 0
+    documents: int = 0
     turns: int = 0
     tokens: int | None = None
     trained_tokens: int | None = None
@@ -59,6 +60,7 @@ class SourceReport:
     bad: int = 0
     images: int = 0
     videos: int = 0
+    documents: int = 0
     text_only: int = 0
     turns: int = 0
     tokens: dict[str, int] | None = None
@@ -90,7 +92,7 @@ class Checker(Dataset):
 
     def __init__(self, source: Source, size: int, processor: Any = None, max_length: int | None = None):
         self.source, self.size, self.processor, self.max_length = source, size, processor, max_length
-        self._media: dict[str, SampleError | None] = {}
+        self._media: dict[tuple, SampleError | None] = {}
 
     def __len__(self) -> int:
         return self.size
@@ -102,7 +104,7 @@ class Checker(Dataset):
             return [self._problem(index, error)], None
         errors, encoded = self._errors(sample)
         counts = Counter(kind for kind, _ in sample.media())
-        facts = Facts(sample.id, counts["image"], counts["video"], len(sample.messages))
+        facts = Facts(sample.id, counts["image"], counts["video"], counts["document"], len(sample.messages))
         if encoded is not None:
             trained = int((encoded["labels"] != -100).sum())
             facts = Facts(**(asdict(facts) | {"tokens": len(encoded["input_ids"]), "trained_tokens": trained}))
@@ -123,38 +125,53 @@ class Checker(Dataset):
 
     def _media_errors(self, sample: Sample) -> list[SampleError]:
         errors = []
-        for kind, value in sample.media():
+        for item in sample.media_items():
             try:
-                self._check_medium(kind, sample.resolve(value))
+                self._check_medium(item, sample.resolve(item[item["type"]]))
             except SampleError as error:
                 errors.append(error)
         return errors
 
-    def _check_medium(self, kind: str, value: Any) -> None:
-        """Decodes an image or a few frames of a video, once a file. Raises SampleError."""
-        from vlm.media import load_image, load_video
-
-        if not isinstance(value, str):
+    def _check_medium(self, item: dict[str, Any], value: Any) -> None:
+        """Decodes what an item shows, once a file: every chosen page of a document. Raises SampleError."""
+        if not isinstance(value, (str, bytes)):
             return
-        if value not in self._media:
-            self._media[value] = None
+        options = {key: item[key] for key in item if key not in ("type", item["type"])}
+        key = (value if isinstance(value, str) else hash(value), repr(options))
+        if key not in self._media:
+            self._media[key] = None
             try:
-                if kind == "image":
-                    load_image(value)
-                else:
-                    load_video(value, max_frames=CHECK_FRAMES)
+                _decode({**item, item["type"]: value})
             except SampleError as error:
-                self._media[value] = error
+                self._media[key] = error
             except (MemoryError, ImportError):  # too little memory, or a package is missing: not the file's fault
                 raise
             except Exception as error:  # one odd file must not end the check, as it does not end a run
-                self._media[value] = SampleError(f"{type(error).__name__}: {error}", path=value, reason="unexpected")
-        if (error := self._media[value]) is not None:
+                path = value if isinstance(value, str) else None
+                self._media[key] = SampleError(f"{type(error).__name__}: {error}", path=path, reason="unexpected")
+        if (error := self._media[key]) is not None:
             raise error
 
     def _problem(self, index: int, error: SampleError, sample_id: str | None = None) -> Problem:
         sample_id = sample_id or error.sample_id
         return Problem(self.source.name, self.source.where(index), sample_id, error.reason, error.message, error.path)
+
+
+def _decode(item: dict[str, Any]) -> None:
+    """Opens a medium as training will; of a video a few frames only."""
+    from vlm.media import load_image, load_video
+    from vlm.prompt_documents import expand_documents
+
+    if item["type"] == "image":
+        load_image(item["image"])
+    elif item["type"] == "video":
+        between = {key: item[key] for key in ("start", "end") if item.get(key) is not None}
+        load_video(item["video"], max_frames=CHECK_FRAMES, **between)
+    else:
+        (message,) = expand_documents([{"role": "user", "content": [item]}])
+        for part in message["content"]:
+            if part["type"] == "image":
+                part["image"].open()
 
 
 def check(
@@ -222,7 +239,8 @@ def _summarise(source: Source, results: list[tuple[list[Problem], Facts | None]]
     report = SourceReport(str(source.path), source.format, len(results), bad)
     report.images = sum(facts.images for facts in good)
     report.videos = sum(facts.videos for facts in good)
-    report.text_only = sum(not facts.images and not facts.videos for facts in good)
+    report.documents = sum(facts.documents for facts in good)
+    report.text_only = sum(not (facts.images or facts.videos or facts.documents) for facts in good)
     report.turns = sum(facts.turns for facts in good)
     tokens = [facts.tokens for facts in good if facts.tokens is not None]
     if tokens:

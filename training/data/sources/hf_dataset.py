@@ -78,7 +78,7 @@ class HfDatasetSource(Source):
         return data.cast(_without_decoding(data.features))
 
     def _media(self, value: Any) -> Any:
-        """Pictures as Arrow keeps them ({"bytes", "path"}) -> PIL images, or the path where there are no bytes."""
+        """Media as Arrow keeps them ({"bytes", "path"}) -> PIL images, the bytes of a PDF, the path without bytes."""
         if isinstance(value, list):
             return [self._media(item) for item in value]
         if not isinstance(value, dict):
@@ -87,17 +87,21 @@ class HfDatasetSource(Source):
             if value["bytes"] is None:
                 return value["path"]
             from vlm.media import load_image
+            from vlm.media.pdf import is_pdf
 
+            if is_pdf(value["bytes"]):
+                return value["bytes"]
             return load_image(io.BytesIO(value["bytes"]))
         return {key: self._media(item) for key, item in value.items()}
 
 
 def _without_decoding(features: Any) -> Any:
-    """The same features with every Image left as bytes, at any depth."""
+    """The same features with every Image and Pdf left as bytes, at any depth."""
     import datasets
 
-    if isinstance(features, datasets.Image):
-        return datasets.Image(decode=False)
+    for kind in (datasets.Image, getattr(datasets, "Pdf", datasets.Image)):
+        if isinstance(features, kind):
+            return kind(decode=False)
     if isinstance(features, dict):
         return type(features)({key: _without_decoding(value) for key, value in features.items()})
     if isinstance(features, (datasets.List, datasets.LargeList)):
