@@ -4,12 +4,13 @@ Plain torch and Pillow, so a checkpoint opens without torchvision. Normalisation
 inside the model); doing it here too would apply it twice.
 """
 
+import logging
+
 import numpy as np
 import torch
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
-from transformers.utils import logging
 
 from vlm.geometry import Canvas, PicturePlan, Size, check_geometry, plan_frame, plan_picture, plan_prompt
 from vlm.patch_resize import resize, resize_to_patches, to_patches
@@ -17,7 +18,7 @@ from vlm.rgb import ORIENTATION, to_rgb
 from vlm.self_contained import SelfContainedMixin
 
 __all__ = ["RadioVLMImageProcessor", "flat_images", "picture_size", "resize", "to_patches", "to_tensor"]
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RadioVLMImageProcessorKwargs(ImagesKwargs, total=False):

@@ -21,8 +21,8 @@ def closest(height: int, width: int, tile_size: int, max_tiles: int, min_tiles: 
     """`(rows, cols)` whose aspect ratio is closest to the picture's; of equals the one with more tiles, as long as the
     picture has more than half of its pixels.
 
-    The aspect ratio changes by what the closest arrangement leaves: at `max_tiles` 12 a picture of up to 12 : 1 by less
-    than a third, a longer one is squeezed to 12 : 1.
+    The aspect ratio changes by what the closest arrangement leaves: with 12 tiles, of a picture from 1 : 12 to 12 : 1,
+    by a factor of at most 7/6 (with 9 to 12, as Dynamic-S2 has, 2); a longer strip is squeezed to 12 : 1.
     """
     aspect, area = width / height, height * width
     best, best_difference = (1, 1), float("inf")
@@ -36,7 +36,8 @@ def closest(height: int, width: int, tile_size: int, max_tiles: int, min_tiles: 
 
 def area_weighted(height: int, width: int, tile_size: int, max_tiles: int, min_tiles: int = 1) -> tuple[int, int]:
     """`(rows, cols)` with the largest min(tile pixels / picture pixels, 0.6) * likeness of the aspect ratios (at most
-    1); of equals the first, which has the fewest tiles."""
+    1); of equals the first, which has the fewest tiles. Between 1 : `max_tiles` and `max_tiles` : 1 the aspect ratio
+    changes by a factor of at most 2: tiles that cover 0.6 of the pixels are worth no more if there are more of them."""
     aspect, area = width / height, height * width
     best, best_score = (1, 1), float("-inf")
     for rows, cols in arrangements(min_tiles, max_tiles):

@@ -1,4 +1,4 @@
-"""Pixels: values, order of patches, memory forms, and the resize against Pillow as an independent judge."""
+"""Pixels: values, order of patches and views, memory forms, and the resize against Pillow as an independent judge."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from tests.helpers.processing import picture
-from vlm.image_processing_radio_vlm import RadioVLMImageProcessor, resize, to_patches, to_tensor
+from vlm.geometry import GEOMETRIES, plan_picture
+from vlm.image_processing_radio_vlm import RadioVLMImageProcessor, picture_size, resize, to_patches, to_tensor
 from vlm.rgb import to_rgb
 
 GEOMETRY = {"min_num_patches": 4, "max_num_patches": 64}
@@ -24,8 +25,8 @@ def test_patches_are_row_major_and_channel_major_inside():
 
 def test_without_resize_pixels_are_exact():
     image = picture(32, 32)
-    patches, grid = RadioVLMImageProcessor({"mode": "fixed", "size": [32, 32]}).image_patches(image)
-    assert grid == (2, 2) and patches.dtype == torch.float32
+    patches, plan = RadioVLMImageProcessor({"mode": "fixed", "size": [32, 32]}).image_patches(image)
+    assert plan.maps == ((2, 2),) and patches.dtype == torch.float32
     expected = to_patches(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255, 16)[0]
     assert torch.equal(patches, expected)
 
@@ -53,13 +54,6 @@ def test_overshoot_is_kept_on_request():
     assert kept.max() > 1 and cut.max() <= 1 and torch.equal(kept.clamp(0, 1), cut)
 
 
-def test_huge_images_give_the_same_pixels_channel_by_channel(monkeypatch):
-    image = to_tensor(picture(200, 300))[None]
-    whole = resize(image, 64, 96)
-    monkeypatch.setattr("vlm.image_processing_radio_vlm._PER_CHANNEL_ABOVE", 100)
-    assert torch.equal(resize(image, 64, 96), whole)
-
-
 def test_every_form_of_an_image_gives_the_same_patches():
     image = picture(40, 56)
     array = np.asarray(image)
@@ -81,7 +75,7 @@ def test_batch_equals_single_and_order_is_kept():
     batch = processor([images[:2], images[2:]], return_tensors="pt")
     singles = [processor.image_patches(image) for image in images]
     assert torch.equal(batch["pixel_values"], torch.cat([patches for patches, _ in singles]))
-    assert batch["image_grid_hw"].tolist() == [list(grid) for _, grid in singles]
+    assert batch["image_grid_hw"].tolist() == [list(grid) for _, plan in singles for grid in plan.maps]
 
 
 def test_tubelets_hold_their_frames_in_order_and_repeat_the_last():
@@ -148,3 +142,61 @@ def test_saves_and_loads(tmp_path):
     processor.save_pretrained(tmp_path)
     again = RadioVLMImageProcessor.from_pretrained(tmp_path)
     assert again.geometry == processor.geometry and again.clamp is False
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_views_are_cut_from_a_canvas_resized_once(name: str):
+    """Against the plain way: resize the whole canvas, slice each view out of it, cut the slices into patches."""
+    image = picture(211, 333)
+    processor = RadioVLMImageProcessor(GEOMETRIES[name])
+    patches, plan = processor.image_patches(image)
+    assert plan == plan_picture(211, 333, processor.geometry) and len(patches) == plan.num_patches
+    expected = []
+    for canvas in plan.canvases:
+        whole = resize(to_tensor(image)[None], canvas.grid_h * 16, canvas.grid_w * 16)
+        high, wide = (side * 16 for side in canvas.view)
+        for row in range(canvas.rows):
+            for col in range(canvas.cols):
+                view = whole[..., row * high : (row + 1) * high, col * wide : (col + 1) * wide]
+                expected.append(to_patches(view, 16)[0])
+    assert torch.allclose(patches, (torch.cat(expected) / 255).clamp(0, 1), atol=3e-6)
+    tubelets, thw = processor.video_patches([image] * 3, {"temporal_patch_size": 2})
+    assert len(tubelets) == thw[0] * thw[1] * thw[2] and thw[0] == 2
+
+
+def test_a_plan_of_others_is_followed():
+    processor = RadioVLMImageProcessor(GEOMETRY)
+    plan = plan_picture(32, 64, processor.geometry)
+    assert processor.image_patches(picture(400, 400), plan=plan)[1] is plan
+    assert processor.video_patches([picture(400, 400)], plan=plan)[1] == (1, *plan.maps[0])
+
+
+def test_images_of_one_prompt_share_its_budget_and_others_do_not(caplog):
+    processor = RadioVLMImageProcessor({**GEOMETRY, "max_prompt_patches": 100})
+    images = [picture(300, 400, seed=i) for i in range(3)]
+    with caplog.at_level("WARNING"):
+        together = processor(images, return_tensors="pt")
+    assert "3 pages of up to 60 patches shrink to at most" in caplog.text
+    caplog.clear()
+    assert len(together["pixel_values"]) <= 100 < 3 * plan_picture(300, 400, processor.geometry).num_patches
+    apart = processor([[image] for image in images], return_tensors="pt")
+    assert len(apart["pixel_values"]) == 3 * plan_picture(300, 400, processor.geometry).num_patches
+    assert not caplog.records
+
+
+def test_picture_size_is_that_of_the_tensor():
+    turned = picture(4, 8)
+    turned.getexif()[0x0112] = 6
+    broken = picture(4, 8)
+    broken.info["exif"] = b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage"
+    array = np.asarray(picture(4, 8))
+    for image in (picture(4, 8), turned, broken, array, array.transpose(2, 0, 1), array[..., 0], torch.zeros(1, 4, 8)):
+        assert picture_size(image) == tuple(to_tensor(image).shape[1:])
+    assert picture_size(turned) == (8, 4)
+    with pytest.raises(ValueError, match="shape"):
+        picture_size(np.zeros((2, 3, 4, 5)))
+
+
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="without frames"):
+        RadioVLMImageProcessor(GEOMETRY).video_patches([])
