@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 
-def radio_like(grid_h: int, grid_w: int, width: int = 64, seed: int = 0, noise: float = 0.1) -> torch.Tensor:
+def radio_like(grid_h: int, grid_w: int, width: int = 64, seed: int = 0, noise: float = 0.5) -> torch.Tensor:
     """`(1, grid_h * grid_w, width)`: a few regions of any shape (each a constant plus a gentle slope), small objects of
     one to three patches on top, noise, and an offset that all patches share, as RADIO's have."""
     generator = torch.Generator().manual_seed(seed)

@@ -164,14 +164,14 @@ def test_max_tokens_bounds_every_picture():
 
 @pytest.mark.parametrize("grid", [(16, 16), (24, 18), (17, 23), (48, 48)])
 def test_reconstruction_is_better_than_that_of_averages(grid):
-    """A quarter of the tokens: merged patches say more than 2 x 2 averages, on maps with borders and small things; on
-    noise, where nothing is alike, they have no such right."""
+    """A quarter of the tokens: merged patches say more than 2 x 2 averages on maps with borders and small things. The
+    control: in noise nothing is alike, and little is gained."""
     budget = -(-grid[0] // 2) * -(-grid[1] // 2)
     for seed in range(3):
         x = radio_like(*grid, seed=seed)
-        assert merged_error(x, grid, grid[0] * grid[1] // 4, 3) < 0.6 * pooled_error(x, grid)
+        assert merged_error(x, grid, grid[0] * grid[1] // 4, 3) < 0.65 * pooled_error(x, grid)
     noise = torch.randn(1, grid[0] * grid[1], 64)
-    assert merged_error(noise, grid, budget, 3) > 0.6 * pooled_error(noise, grid)
+    assert merged_error(noise, grid, budget, 3) > 0.75 * pooled_error(noise, grid)
 
 
 @pytest.mark.parametrize(
