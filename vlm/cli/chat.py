@@ -1,21 +1,23 @@
-"""`radio-vlm chat`: ask a model about images, DICOM files or a video; the answer is streamed as it is written."""
+"""`radio-vlm chat`: ask a model about images, documents or videos; the answer is streamed as it is written."""
 
 import argparse
 from pathlib import Path
 
-HELP = "ask a model about images, DICOM files or a video"
+HELP = "ask a model about images, DICOM files, documents or a video"
 DESCRIPTION = (
-    "One question with --question, a conversation without it. Images (PNG, JPEG, TIFF, WebP, DICOM) and videos belong\n"
-    "to the first question; more can be added on the way. The answer is streamed token by token."
+    "One question with --question, a conversation without it. Images (PNG, JPEG, TIFF, WebP, DICOM), documents (PDF,\n"
+    "TIFF of several pages) and videos belong to the first question; more can be added on the way. The answer is\n"
+    "streamed token by token."
 )
 EPILOG = """examples:
   radio-vlm chat --model runs/demo/export --image receipt.png --question "TOTAL?"
+  radio-vlm chat --model runs/demo/export --document report.pdf --pages 1-3 --question "What is the total?"
   radio-vlm chat --model runs/demo/export --video clip.mp4 --question "Which way does it move?"
   radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "Number?"
   radio-vlm chat --model runs/demo/export --image a.png b.png        a conversation about two images
 
 in a conversation:
-  /image FILE   /video FILE   add a file to the next question
+  /image FILE   /video FILE   /document FILE [PAGES]   add a file to the next question
   /reset        forget everything so far        /quit (or Ctrl-D)   leave        /help   this list"""
 COMMANDS = EPILOG[EPILOG.index("in a conversation:") :]
 
@@ -23,6 +25,7 @@ COMMANDS = EPILOG[EPILOG.index("in a conversation:") :]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
     parser.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE", help="images or DICOM files")
+    parser.add_argument("--document", nargs="+", action="extend", default=[], metavar="FILE", help="PDF or TIFF files")
     parser.add_argument("--video", nargs="+", action="extend", default=[], metavar="FILE", help="video files")
     parser.add_argument("--question", metavar="TEXT", help="ask this and leave (default: a conversation)")
     parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thinking", choices=("on", "off"), help="reasoning on or off, for templates that know it (default: theirs)"
     )
+    parser.add_argument("--pages", metavar="1-3,5", help="pages of the documents (default: all)")
+    parser.add_argument("--dpi", type=float, metavar="N", help="dots an inch of a PDF page (default: 144)")
     parser.add_argument("--max-frames", type=int, metavar="N", help="frames of a video (default: the model's)")
     parser.add_argument("--fps", type=float, metavar="F", help="frames a second of a video (default: the model's)")
     parser.add_argument("--start", type=float, metavar="S", help="second at which a video starts (default: 0)")
@@ -48,12 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from vlm.cli.loading import load_model, load_processor
     from vlm.cli.media_items import media_item
+    from vlm.errors import RadioVLMError
 
+    if args.pages and not args.document:
+        raise RadioVLMError("--pages chooses pages of a document: give one with --document FILE")
     session = expert_session(args)
     processor = load_processor(args.model)
     clip = {"max_frames": args.max_frames, "fps": args.fps, "start": args.start, "end": args.end}
     clip["defaults"] = processor.video
     items = [media_item(path, "image") for path in args.image]
+    items += [media_item(path, "document", pages=args.pages, dpi=args.dpi) for path in args.document]
     items += [media_item(path, "video", **clip) for path in args.video]  # files are checked before the weights load
     chat = Chat(load_model(args.model, args.device, args.dtype), processor, args, session)
     if args.question is not None:
@@ -143,6 +152,8 @@ def converse(chat: Chat, items: list[dict], clip: dict) -> int:
             elif command == "/reset":
                 chat.reset()
                 items = []
+            elif command == "/document":
+                items = [*items, document_item(rest.strip(), chat.args.dpi)]
             elif command in ("/image", "/video"):
                 items = [*items, media_item(Path(rest.strip()), command[1:], **(clip if command == "/video" else {}))]
             elif command.startswith("/"):
@@ -152,3 +163,13 @@ def converse(chat: Chat, items: list[dict], clip: dict) -> int:
                 items = []
         except RadioVLMError as error:
             print(f"error: {error}")
+
+
+def document_item(words: str, dpi: float | None) -> dict:
+    """The item of "FILE" or "FILE PAGES"; a name with spaces goes before pages."""
+    from vlm.cli.media_items import media_item
+
+    name, _, pages = words.rpartition(" ")
+    if Path(words).expanduser().is_file() or not name or not Path(name).expanduser().is_file():
+        return media_item(words, "document", dpi=dpi)
+    return media_item(name, "document", pages=pages, dpi=dpi)

@@ -6,15 +6,24 @@ from vlm.errors import RadioVLMError
 
 
 def media_item(path: str | Path, kind: str, defaults: dict | None = None, **options) -> dict:
-    """`{"type": "image", ...}` or `{"type": "video", ...}` of a file; a missing one is named before anything is loaded.
+    """`{"type": "image" | "video" | "document", ...}` of a file; a missing one is named before anything is loaded.
 
     options, for a video: max_frames, fps, start, end (seconds); None where nobody said anything. `defaults` holds the
-    processor's own max_frames and fps, used when only some options are given.
+    processor's own max_frames and fps, used when only some options are given. For a document: pages ("1-3,5"), dpi; the
+    file is opened once, so that a broken one or a page that it lacks is named here too.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise RadioVLMError(f"no {kind} file {path}")
     options = {key: value for key, value in options.items() if value is not None}
+    if kind == "document":
+        from vlm.media import open_document
+
+        try:
+            open_document(path, **options)
+        except ImportError as error:
+            raise RadioVLMError(str(error)) from error
+        return {"type": kind, kind: str(path), **options}
     if kind == "image" or not options:
         return {"type": kind, kind: str(path)}
     from vlm.media import load_video

@@ -1,14 +1,13 @@
 """`radio-vlm chat`: one question, a conversation, files of every kind, experts."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.scripted_chat import Scripted, arguments, type_in
 from vlm.cli import chat as chat_module
-from vlm.cli.chat import Chat, add_arguments, converse
+from vlm.cli.chat import Chat, converse
 from vlm.cli.main import main
 from vlm.experts import Expert, ExpertCard, ExpertResult, ExpertSession
 
@@ -23,12 +22,6 @@ def folder(tmp_path_factory):
         part.save_pretrained(folder / "model")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)).save(folder / "page.png")
     return folder
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["--model", "x", *words])
 
 
 def test_one_question_streams_what_generate_says(folder, capsys):
@@ -94,29 +87,6 @@ def test_a_model_that_is_none(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert main(["chat", "--model", str(tmp_path), "--question", "?"]) == 2
     assert "not a RADIO-VLM checkpoint" in capsys.readouterr().err
-
-
-class Scripted(Chat):
-    """A chat whose model is a list of replies; keeps what it was asked."""
-
-    def __init__(self, replies, *words, session=None):
-        super().__init__(None, None, arguments(*words), session)
-        self.replies, self.asked = list(replies), []
-
-    def generate(self, conversations):
-        self.asked.append(conversations[0])
-        return [self.replies.pop(0)]
-
-
-def type_in(monkeypatch, *lines):
-    queue = list(lines)
-
-    def read(prompt=""):
-        if not queue:
-            raise EOFError
-        return queue.pop(0)
-
-    monkeypatch.setattr("builtins.input", read)
 
 
 def test_a_conversation_keeps_its_turns_and_its_files(folder, monkeypatch, capsys):
