@@ -88,6 +88,7 @@ class RadioVLMImageProcessor(SelfContainedMixin, BaseImageProcessor):
 
     model_input_names = ["pixel_values", "image_grid_hw"]
     valid_kwargs = RadioVLMImageProcessorKwargs
+    picture_size = staticmethod(picture_size)
 
     def __init__(self, geometry: dict | None = None, clamp: bool = True, **kwargs):
         super().__init__(**kwargs)

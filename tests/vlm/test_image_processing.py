@@ -191,7 +191,7 @@ def test_picture_size_is_that_of_the_tensor():
     broken.info["exif"] = b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage"
     array = np.asarray(picture(4, 8))
     for image in (picture(4, 8), turned, broken, array, array.transpose(2, 0, 1), array[..., 0], torch.zeros(1, 4, 8)):
-        assert picture_size(image) == tuple(to_tensor(image).shape[1:])
+        assert picture_size(image) == tuple(to_tensor(image).shape[1:]) == RadioVLMImageProcessor.picture_size(image)
     assert picture_size(turned) == (8, 4)
     with pytest.raises(ValueError, match="shape"):
         picture_size(np.zeros((2, 3, 4, 5)))
