@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-war
 EXTRAS := train,video,documents,medical,eval
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help demo test check bench lint wheel clean
+.PHONY: help demo test check sweep bench lint wheel clean
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: .venv/installed-dev  ## every behaviour at small size
 check: .venv/installed-dev  ## every number at full size; writes runs/check/numbers.json
 	$(BIN)/python -m pytest -n 0 -m slow
 	$(BIN)/python tests/check/run.py $(ARGS)
+
+sweep: .venv/installed  ## tokens x accuracy x prefill time of every projector; writes runs/sweep/
+	$(BIN)/radio-vlm sweep $(ARGS)
 
 bench: .venv/installed-dev  ## scan, loss and packing on this machine, one table
 	$(BIN)/python tests/check/bench.py $(ARGS)

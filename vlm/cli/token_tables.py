@@ -28,14 +28,14 @@ def columns(choices: list[Projector], rows: list[Row]) -> list[Column]:
     groups: dict[tuple, list[Projector]] = {}
     for choice in choices:
         costs = [row.costs[choice.name] for row in rows if row.costs]
-        groups.setdefault(tuple((c.pages, c.tokens, c.kept, c.error is None) for c in costs), []).append(choice)
-    shares = {key: share(members[0].config) for key, members in groups.items()}
-    largest = {shares[key][0]: key for key, members in sorted(groups.items(), key=lambda pair: len(pair[1]))}
+        key = (share(choice.config), *((c.pages, c.tokens, c.kept, c.error is None) for c in costs))
+        groups.setdefault(key, []).append(choice)
+    largest = {key[0]: key for key, members in sorted(groups.items(), key=lambda pair: len(pair[1]))}
     found = []
-    for key, members in sorted(groups.items(), key=lambda pair: -shares[pair[0]][1]):
-        name = shares[key][0]
-        is_own = name == "other" or largest[name] != key or len(groups) == 1  # the share names one column only
-        found.append(Column(members[0].name if is_own else name, tuple(member.name for member in members)))
+    for key, members in sorted(groups.items(), key=lambda pair: -pair[0][0][1]):
+        left = key[0][0]
+        is_own = left == "other" or largest[key[0]] != key or len(groups) == 1  # a share names one column only
+        found.append(Column(members[0].name if is_own else left, tuple(member.name for member in members)))
     return found
 
 
