@@ -1,4 +1,4 @@
-"""Real receipts, tables, charts, videos and DICOM files through the documented commands, where the data is there.
+"""Real receipts, tables, charts, videos, documents and DICOM files through the documented commands, where the data is there.
 
 The scores of a tiny model are low and only reported; what is promised is that nothing crashes and nothing is lost.
 """
@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 from tests.check.targets import Number
+from vlm.media import load_image
 
 PYTHON = sys.executable
 STEPS = 50
+PRINTED = ("misc_docs/cord_test_receipt_00004.png", "misc_docs/donut_document.png", "sroie_receipts/images/000.jpg")
 SETS = {"sroie_receipts": "anls", "pubtabnet": "anls", "charts": "relaxed_accuracy"}
 CHATS = {
     "receipt photo": ("--image", "misc_docs/cord_test_receipt_00004.png"),
@@ -33,6 +35,13 @@ def command(root: Path, *words: object) -> tuple[int, str, str]:
     typed = [str(word) for word in words]
     done = subprocess.run(typed, cwd=root, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr, " ".join(typed)
+
+
+def print_pages(shared: Path, path: Path) -> Path:
+    """Real receipts and a letter as the pages of one PDF."""
+    first, *rest = (load_image(shared / name) for name in PRINTED)
+    first.save(path, save_all=True, append_images=rest, resolution=144)
+    return path
 
 
 def real_files(root: Path, shared: Path, out: Path, demo_out: Path) -> list[Number]:
@@ -69,9 +78,11 @@ def real_files(root: Path, shared: Path, out: Path, demo_out: Path) -> list[Numb
         numbers.append(Number(f"real files: {name} {metric} on {figures['n']} held out", "", figures[metric], typed))
 
     crashed = 0
-    for name, (flag, file) in CHATS.items():
-        words = ("--model", demo_out / "export", flag, shared / file, "--question", "What is this?")
+    chats = {name: (flag, shared / file) for name, (flag, file) in CHATS.items()}
+    chats["PDF of real pages"] = ("--document", print_pages(shared, out / "pages.pdf"), "--pages", "1,3")
+    for name, media in chats.items():
+        words = ("--model", demo_out / "export", *media, "--question", "What is this?")
         code, text, _ = command(root, PYTHON, "-m", "vlm", "chat", *words, "--max-new-tokens", 12)
         crashed += code != 0 or "Traceback" in text
         print(f"{name}: {text.strip().splitlines()[-1] if text.strip() else '(empty answer)'}")
-    return [*numbers, Number(f"real files: {len(CHATS)} chats, crashes", "<= 0", crashed, "radio-vlm chat")]
+    return [*numbers, Number(f"real files: {len(chats)} chats, crashes", "<= 0", crashed, "radio-vlm chat")]

@@ -5,6 +5,7 @@ a run hours in.
 """
 
 import base64
+import contextlib
 import functools
 import io
 import logging
@@ -133,7 +134,8 @@ def _seek_page(image: Image.Image, name, frame: int | None) -> None:
     except Exception as error:
         if frame is not None:
             raise SampleError(f"cannot read page: {error}", path=name, reason="unreadable_image") from error
-        image.seek(0)  # what stands behind a readable first page may be broken
+        with contextlib.suppress(Exception):
+            image.seek(0)  # what stands behind a readable first page may be broken
 
 
 @functools.lru_cache(maxsize=1024)

@@ -67,7 +67,7 @@ def render_page(source, number: int, dpi: float = DPI, max_pixels: int = MAX_PAG
             scale = _scale(page, source, number, dpi, max_pixels)
             bitmap = page.render(scale=scale, may_draw_forms=True, draw_annots=True)
             try:
-                return bitmap.to_pil().convert("RGB").copy()
+                return bitmap.to_pil().convert("RGB")  # a copy of its own
             finally:
                 bitmap.close()
 

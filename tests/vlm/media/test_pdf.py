@@ -1,5 +1,6 @@
 """PDF pages: what is rendered, how large, and every way in which a file can be bad."""
 
+import io
 import logging
 import os
 import pickle
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.helpers.pdfs import box, encrypted_pdf, page, pdf, stream, words, write_pages
+from tests.helpers.shared import shared_path
 from vlm.errors import SampleError
 from vlm.media import load_image, open_document
 from vlm.media.pdf import DPI, count_pages, is_pdf, page_size, render_page
@@ -76,6 +78,40 @@ def test_annotations_and_form_fields_are_drawn():
 def test_text_is_drawn():
     image = render_page(pdf([page(words("Hello"))]), 1)
     assert 100 < (np.asarray(image.convert("L")) < 128).sum() < 3000
+
+
+def test_a_plot_looks_like_its_picture():
+    """matplotlib draws the same figure as PDF and as PNG: fonts, curves and colours agree, another figure does not."""
+    pytest.importorskip("matplotlib", reason="optional package absent")
+    from matplotlib.figure import Figure
+
+    shown = {}
+    for bars in ((3, 1, 2), (1, 2, 3)):
+        figure = Figure(figsize=(4, 3))
+        axes = figure.add_subplot(title="Revenue", ylabel="million")
+        axes.bar(["a", "b", "c"], bars, color=["tab:red", "tab:green", "tab:blue"])
+        for kind in ("pdf", "png"):
+            file = io.BytesIO()
+            figure.savefig(file, format=kind, dpi=100)
+            data = file.getvalue()
+            image = open_document(data, dpi=100)[0].open()
+            assert image.size == (400, 300)
+            shown[bars, kind] = np.asarray(image.resize((100, 75), Image.Resampling.BOX)).astype(float)
+    first, second = (3, 1, 2), (1, 2, 3)
+    assert np.abs(shown[first, "pdf"] - shown[first, "png"]).mean() < 2
+    assert np.abs(shown[first, "pdf"] - shown[second, "png"]).mean() > 10, "control"
+
+
+def test_real_pictures_printed_to_pdf_come_back(tmp_path: Path):
+    paths = sorted((shared_path("data/charts") / "images").glob("*.png"))[:3]
+    pictures = [load_image(path) for path in paths]
+    assert len(pictures) == 3
+    pictures[0].save(tmp_path / "x.pdf", save_all=True, append_images=pictures[1:], resolution=144, quality=95)
+    pages = [ref.open() for ref in open_document(tmp_path / "x.pdf", dpi=144)]
+    for page_image, image in zip(pages, pictures, strict=True):
+        assert all(abs(a - b) <= 1 for a, b in zip(page_image.size, image.size))
+        small = [np.asarray(one.resize((200, 200), Image.Resampling.BOX)).astype(float) for one in (page_image, image)]
+        assert np.abs(small[0] - small[1]).mean() < 3
 
 
 def test_pages_are_their_own_and_lazily_opened(tmp_path: Path):
