@@ -1,4 +1,4 @@
-"""Real receipts, tables, charts, videos, documents and DICOM files through the documented commands, where the data is there.
+"""Real receipts, tables, charts, videos, PDF and DICOM files through the documented commands, where the data is there.
 
 The scores of a tiny model are low and only reported; what is promised is that nothing crashes and nothing is lost.
 """
