@@ -35,12 +35,14 @@ def video_text(num_frames: int, timestamps: list[float] | None, chunk: str, vide
 def constant_rate(times: list[float], rate: float | None) -> float | None:
     """`rate` if frames at `times` (seconds) are those of a video of that constant rate, else None.
 
-    Each must lie within a quarter of a frame of a multiple of 1 / rate, and a frame must last a millisecond at least,
-    the unit in which NVIDIA's processor counts.
+    Each must lie within a quarter of a frame of a multiple of 1 / rate, no two at the same one, and a frame must last a
+    millisecond at least, the unit in which NVIDIA's processor counts.
     """
-    if rate is None or int(1000 / rate) < 1 or any(abs(t * rate - round(t * rate)) > OFF_GRID for t in times):
+    if rate is None or int(1000 / rate) < 1:
         return None
-    return rate
+    indices = [round(time * rate) for time in times]
+    is_constant = len(set(indices)) == len(times)
+    return rate if is_constant and all(abs(t * rate - i) <= OFF_GRID for t, i in zip(times, indices)) else None
 
 
 def prompt_times(times: list[float], rate: float | None) -> list[float]:

@@ -78,11 +78,14 @@ class FrameStore:
         count = len(self.times)
         if self._frames is None:
             self._frames = torch.empty(self.expected, 3, height, width, dtype=torch.uint8)
+            self._planes = self._frames.numpy()
         elif count == len(self._frames):  # the header promised fewer
             if count * height * width > MAX_CLIP_PIXELS:
                 raise SampleError(f"more frames than the {self.expected} the header allows for", reason="too_large")
             self._frames = torch.cat([self._frames, torch.empty_like(self._frames)])
-        self._frames[count] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            self._planes = self._frames.numpy()
+        for channel in range(3):  # straight to its place: no second copy of the picture
+            self._planes[count, channel] = image[..., channel]
         self.times.append(time)
 
     def frames(self) -> torch.Tensor:
