@@ -4,6 +4,9 @@ The same numbers as `F.interpolate(mode="bicubic", antialias=True)` on floats, t
 a band matrix along each axis; cut into blocks of one patch, a band is small dense matrices, and what comes out of the
 second product already lies as the patches do. A strip of the picture is worked on at a time, so that a huge scan needs
 little more memory than its patches. `to_patches(resize(...))` is the slow twin.
+
+In numpy: so many small products in torch would each wait for all its threads (many times slower on a busy machine),
+and be rounded to bfloat16 where a training script allows that for the products of its model.
 """
 
 from functools import lru_cache
@@ -45,7 +48,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def bands(size: int, resized: int, block: int) -> tuple[tuple[int, ...], torch.Tensor]:
+def bands(size: int, resized: int, block: int) -> tuple[tuple[int, ...], np.ndarray]:
     """The resize of one axis from `size` to `resized` pixels, in blocks of `block` output pixels.
 
     Returns:
@@ -65,18 +68,9 @@ def bands(size: int, resized: int, block: int) -> tuple[tuple[int, ...], torch.T
     distances = (inputs - centers + np.float32(0.5)) * np.float32(1 / max(float(scale), 1.0))
     weights = np.where((inputs >= first) & (inputs < last), cubic(distances.astype(np.float32)), np.float32(0))
     weights /= weights.sum(1, keepdims=True)
-    return tuple(starts.tolist()), torch.from_numpy(weights.astype(np.float32).reshape(-1, block, window))
+    return tuple(starts.tolist()), weights.astype(np.float32).reshape(-1, block, window)
 
 
-def exact_dtype() -> torch.dtype:
-    """What to multiply in: float32, but float64 where the caller lets float32 products of a model be rounded (bfloat16,
-    TF32), which would cost grey levels. Read, not set: others may be computing."""
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9; before, the function below says it
-    precision = getattr(matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
-    return torch.float32 if precision in ("none", "ieee", "highest") else torch.float64
-
-
-@torch.no_grad()
 def resize_to_patches(
     image: torch.Tensor,
     grid_h: int,
@@ -93,41 +87,36 @@ def resize_to_patches(
         rows, cols: The picture is cut into so many equal views; their patches follow one another (see `to_patches`).
         dtype: uint8 gives rounded 0..255; a float type [0, 1], overshoot included unless `clamp`.
     """
-    channels, height, width = image.shape
+    pixels = image.detach().numpy()
+    channels, height, width = pixels.shape
+    is_grey_levels = dtype == torch.uint8
     tops, down = bands(height, grid_h * patch, patch)
     lefts, across = bands(width, grid_w * patch, patch)
-    exact = exact_dtype()
-    down, across = down.to(exact), across.to(exact).mT.contiguous()
-    if dtype != torch.uint8:
-        down = down / 255
+    down = down if is_grey_levels else down / np.float32(255)
+    across = np.ascontiguousarray(across.transpose(0, 2, 1))
     depth, window = down.shape[2], across.shape[1]
-    floats = {"dtype": exact, "device": "cpu"}
     view_h, view_w = grid_h // rows, grid_w // cols
-    out = torch.empty(rows, cols, view_h, view_w, channels * patch * patch, dtype=dtype, device="cpu")
-    is_direct = cols == 1 and dtype == exact
+    out = np.empty((rows, cols, view_h, view_w, channels, patch, patch), np.uint8 if is_grey_levels else np.float32)
+    is_direct = cols == 1 and not is_grey_levels
 
     per_group = max(1, int(STRIP / (channels * width * patch * max(1.0, height / (grid_h * patch)))))
-    groups = [(v, y, min(y + per_group, view_h)) for v in range(rows) for y in range(0, view_h, per_group)]
-    with torch.autocast("cpu", enabled=False):
-        for row, first, end in groups:
-            lines = range(row * view_h + first, row * view_h + end)
-            top, bottom = tops[lines[0]], tops[lines[-1]] + depth
-            strip = torch.empty(channels, bottom - top, width, **floats).copy_(image[:, top:bottom]).flatten(0, 1)
-            narrow = torch.empty(grid_w, len(strip), patch, **floats)  # patch column by patch column
-            for left, weights, column in zip(lefts, across, narrow):
-                torch.mm(strip[:, left : left + window], weights, out=column)
-            narrow = narrow.view(grid_w * channels, bottom - top, patch)
-            target = out[row, :, first:end]  # (cols, lines, view_w, C*P*P)
-            shape = (len(lines), grid_w * channels, patch, patch)
-            group = target.view(shape) if is_direct else torch.empty(shape, **floats)
-            for line, piece in zip(lines, group):
-                start = tops[line] - top
-                weights = down[line].expand(len(narrow), patch, depth)
-                torch.bmm(weights, narrow[:, start : start + depth], out=piece)
-            if dtype == torch.uint8:
-                group.round_().clamp_(0, 255)
-            elif clamp:
-                group.clamp_(0, 1)
-            if not is_direct:
-                target.copy_(group.view(len(lines), cols, view_w, -1).transpose(0, 1))
-    return out.view(grid_h * grid_w, -1)
+    for row, first in ((row, first) for row in range(rows) for first in range(0, view_h, per_group)):
+        end = min(first + per_group, view_h)
+        lines = range(row * view_h + first, row * view_h + end)  # of patches, in the whole picture
+        top, bottom = tops[lines[0]], tops[lines[-1]] + depth
+        strip = pixels[:, top:bottom].astype(np.float32, order="C")
+        narrow = np.empty((grid_w, channels, bottom - top, patch), np.float32)  # patch column by patch column
+        for left, weights, column in zip(lefts, across, narrow):
+            np.matmul(strip[:, :, left : left + window], weights, out=column)
+        target = out[row, :, first:end]  # (cols, lines, view_w, C, P, P)
+        group = target[0] if is_direct else np.empty((len(lines), grid_w, channels, patch, patch), np.float32)
+        for line, piece in zip(lines, group):
+            start = tops[line] - top
+            np.matmul(down[line], narrow[:, :, start : start + depth], out=piece)
+        if is_grey_levels:
+            group = np.clip(np.round(group, out=group), 0, 255, out=group)
+        elif clamp:
+            np.clip(group, 0, 1, out=group)
+        if not is_direct:
+            target[:] = group.reshape(len(lines), cols, view_w, channels, patch, patch).swapaxes(0, 1)
+    return torch.from_numpy(out.reshape(grid_h * grid_w, -1)).to(dtype)
