@@ -126,6 +126,7 @@ def _check_tiles(full: dict) -> None:
 
 def _check_scales(full: dict) -> None:
     scales, side = full["scales"], _side(full)
+    scales = [scales] if _is_integer(scales) else scales  # the command line reads one number as a number
     if not isinstance(scales, (list, tuple)) or not scales or not all(_is_integer(s) and s > 0 for s in scales):
         raise ValueError(f"geometry scales={scales!r} must be a list of sides in pixels, e.g. [512, 1024, 1536]")
     full["scales"] = scales = list(scales)

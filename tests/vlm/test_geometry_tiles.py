@@ -97,6 +97,7 @@ def test_scales_of_dynamic_s2():
 def test_one_scale_is_one_picture():
     plan = plan_picture(100, 300, {"mode": "multi_scale", "scales": [512], "last_scale": "square"})
     assert plan.canvases == (Canvas(32, 32),) and plan.maps == ((32, 32),)
+    assert check_geometry({"mode": "multi_scale", "scales": 512, "last_scale": "square"})["scales"] == [512]
 
 
 @pytest.mark.parametrize("grid", [(128, 100), (31, 32), (0, 32)])
