@@ -59,8 +59,10 @@ def load_video(
     """Samples a video at `fps`, at most `max_frames` frames (then spread evenly), or only its seconds [start, end).
 
     The largest video stream is read (cover pictures are none). The frame on screen at each planned time is taken, by
-    the frames' own timestamps; no frame twice, so asking for more than there are gives all. Frames are turned upright,
-    pixels made square, and frames of more than `max_pixels` reduced (all frames together to `MAX_CLIP_PIXELS`).
+    the frames' own timestamps; no frame twice, so asking for more than there are gives all of them once (of a varying
+    rate: all that are on screen at a planned time). Frames are turned upright, pixels made square (the shorter side is
+    stretched), and frames of more than `max_pixels` reduced, or smaller ones where all together would exceed
+    `MAX_CLIP_PIXELS`.
 
     Args:
         exact: Decode to the very frame, at the cost of up to a group of pictures a frame. Otherwise, where samples lie

@@ -46,7 +46,8 @@ class Reader:
         if self._shown is None:
             return 0.0
         time, frame = self._shown
-        length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        length = getattr(frame, "duration", None)  # PyAV before 15 does not tell
+        length = float(length * frame.time_base) if length and frame.time_base else 0.0
         return time + max(length, 1 / self.source.rate)
 
     def align(self) -> None:

@@ -166,3 +166,30 @@ def test_interlaced_pictures_are_whole(tmp_path: Path):
     for each in (clip, exact):
         assert numbers(each.frames) == [round(5 * time) for time in each.times] and len(each) == 4
     assert all(number % 20 == 0 for number in numbers(clip.frames)) and clip.times != exact.times
+
+
+OPEN_GROUPS = "open-gop=1:keyint=40:bframes=3"
+CODECS = [
+    ("x.ts", "libx264", {"x264-params": OPEN_GROUPS + ":b-pyramid=normal:scenecut=0", "preset": "veryfast"}),
+    ("x.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=40", "preset": "veryfast"}),
+    ("x.mkv", "libx265", {"x265-params": OPEN_GROUPS + ":log-level=none", "preset": "ultrafast"}),
+    ("x.webm", "libvpx-vp9", {"g": "40", "cpu-used": "8", "deadline": "realtime"}),
+    ("x.avi", "mpeg4", {"g": "40"}),
+    ("x.mpg", "mpeg2video", {"g": "40", "bf": "2"}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "options"), CODECS)
+def test_every_way_of_making_key_frames(tmp_path: Path, monkeypatch, name: str, codec: str, options: dict):
+    """Open groups, pictures refreshed bit by bit, program streams whose timestamps are only right from the start."""
+    rate = 25 if name == "x.mpg" else 15  # MPEG-2 knows no 15 a second
+    path = write_video(tmp_path / name, 750, rate=rate, codec=codec, options=options)
+    requests = ({"max_frames": 3}, {"max_frames": 11}, {"start": 15.0, "end": 20, "max_frames": 5})
+    clips = [load_video(path, exact=True, **request) for request in requests]
+    snapped = load_video(path, max_frames=3)
+    assert numbers(snapped.frames) == [round(time * rate) for time in snapped.times] and len(snapped) == 3
+    monkeypatch.setattr(video_seek, "MIN_JUMP", 1e9)
+    for clip, request in zip(clips, requests):
+        slow = load_video(path, exact=True, **request)
+        assert clip.times == pytest.approx(slow.times) and (clip.frames == slow.frames).all()
+        assert numbers(clip.frames) == [round(time * rate) for time in clip.times]
