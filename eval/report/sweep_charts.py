@@ -103,7 +103,8 @@ def scatter(
     if len(best) > 1:
         path = "M" + "L".join(f"{places[mark][0]:.1f} {places[mark][1]:.1f}" for mark in best)
         parts.append(f'<path d="{path}" fill="none" stroke="var(--accent)" stroke-opacity=".45" stroke-width="1.5"/>')
-    parts += [_point(mark, places[mark], y_of, mark in best) for mark in marks]
+    upper = sorted(marks, key=lambda mark: mark in best)  # drawn last, so on top
+    parts += [_point(mark, places[mark], y_of, mark in best) for mark in upper]
     field = Box(left, top - 12, width, height - bottom)
     parts += _labels(marks, places, best, field, y_of)
     return svg(width, height, parts, f"{score_axis} against {axis}")
@@ -113,7 +114,8 @@ def _limits(costs: Sequence[float], logarithmic: bool) -> tuple[float, float]:
     """Ends of the cost axis with some air; an even axis starts at 0 unless all costs lie close together."""
     low, high = min(costs, default=1.0), max(costs, default=2.0)
     if logarithmic:
-        return max(low / 1.25, 1e-6), high * 1.6
+        low = max(low, 1e-6)
+        return min(low / 1.25, 2.0 ** math.floor(math.log2(low))), high * 1.6
     air = 0.12 * (high - low) or 0.1 * high or 1.0
     return (0.0 if high > 2.5 * low else max(0.0, low - air)), high + 2 * air
 

@@ -26,9 +26,10 @@ def fake_results() -> dict:
                 "exact_match": score, "anls": round(score + 0.02, 3), "n": 240, "failed": 0, "kinds": kinds,
                 "images_exchanged": 0.02, "heldout_loss": round(1.2 - score, 3), "samples_per_second": 69.5,
                 "projector_parameters": 328192, "commands": {"new": ["python", "-m", "vlm", "new", "--out", "a b"]},
-                "tokens_per_page": tokens, "patches_per_page": 48, "prompt_tokens": tokens + 9,
+                "tokens_per_page": tokens, "patches_per_page": 48,
                 "encode_ms": 1.9, "forward_ms": round(prefill - 1.9, 2), "prefill_ms": prefill,
-                "pages": 24, "rounds": 5,
+                "document_encode_ms": 21.0, "document_forward_ms": 9 * prefill, "document_prefill_ms": 9 * prefill + 21,
+                "prefill_prompts": 24, "prefill_rounds": 5, "document_pages": 16,
             }
         )  # fmt: skip
     broken = {"name": "broken", "label": "broken <x>", "type": "broken", "settings": {}, "seconds": {}}

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from vlm.cli.sweep_variants import choose
     from vlm.errors import RadioVLMError
 
-    if args.steps < 1 or args.batch_size < 1 or (args.at_once or 1) < 1:
+    if min(args.steps, args.batch_size, 1 if args.at_once is None else args.at_once) < 1:
         raise RadioVLMError("--steps, --batch-size and --at-once take numbers from 1 on")
     variants = choose(args.projectors)
     started = time.time()

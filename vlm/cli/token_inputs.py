@@ -32,6 +32,7 @@ class TokenInput:
     sizes: tuple[tuple[int, int], ...]
     frames: int = 0
     facts: str = ""
+    numbers: tuple[int, ...] = ()  # of the pages, from 1
 
     @property
     def about(self) -> str:
@@ -92,7 +93,8 @@ def read_pages(path: Path, sampling: Sampling) -> TokenInput:
             raise SampleError(message, path=path, reason="too_large")
     if len(refs) == 1 and refs[0].kind != "pdf":
         return TokenInput(path, "image", sizes)
-    return TokenInput(path, "document", sizes, facts=f"{refs[0].dpi:g} dpi" if refs[0].kind == "pdf" else "")
+    facts = f"{refs[0].dpi:g} dpi" if refs[0].kind == "pdf" else ""
+    return TokenInput(path, "document", sizes, 0, facts, tuple(ref.number for ref in refs))
 
 
 def read_animation(path: Path, sampling: Sampling) -> TokenInput:
@@ -115,6 +117,8 @@ def read_video(path: Path, sampling: Sampling) -> TokenInput:
 
     try:
         with VideoStream(path, threads="SLICE") as source:
+            if source.container.format.name == "tty":  # FFmpeg films any text file letter by letter
+                raise SampleError("a text file", path=path, reason="unreadable_video")
             duration, rate = source.duration(), source.rate
             start, end = max(sampling.start or 0.0, 0.0), math.inf if sampling.end is None else sampling.end
             if start >= min(end, duration):
@@ -141,6 +145,11 @@ def upright_size(frame, aspect: float, count: int) -> tuple[int, int]:
     width, height = shown_size(frame.width, frame.height, aspect, max(1, min(MAX_PIXELS, MAX_CLIP_PIXELS // count)))
     turned = upright(np.broadcast_to(np.uint8(0), (height, width, 3)), display_matrix(frame))
     return turned.shape[0], turned.shape[1]
+
+
+def visual_count(token_types) -> int:
+    """Placeholders among `mm_token_type_ids`; 3 marks the word before a pruned frame, which is none."""
+    return int(((token_types == 1) | (token_types == 2)).sum())
 
 
 def _frames(count: int) -> str:

@@ -118,7 +118,8 @@ def video_settings(args: argparse.Namespace, processor):
     if processor is not None:
         found = Video.of(processor.video)
     else:
-        if min(args.temporal_patch or 1, args.temporal_pool or 1, (args.frame_patches or 0) + 1) < 1:
+        counts = [n for n in (args.temporal_patch, args.temporal_pool) if n is not None]
+        if min(counts, default=1) < 1 or (args.frame_patches or 0) < 0:
             raise RadioVLMError("--temporal-patch and --temporal-pool take numbers from 1 on, --frame-patches from 0")
         budget = Video.max_num_patches if args.frame_patches is None else args.frame_patches or None
         found = Video(args.temporal_patch or 1, budget, args.temporal_pool or 1)
@@ -158,12 +159,13 @@ def one_a_page(source) -> list:
         return [source]
     return [
         TokenInput(source.path.with_name(f"{source.path.name}, page {number}"), "image", (size,))
-        for number, size in enumerate(source.sizes, 1)
+        for number, size in zip(source.numbers, source.sizes)
     ]
 
 
 def encoded_count(processor, source, sampling, args: argparse.Namespace) -> tuple[int, int]:
     """(visual tokens, all tokens) of a prompt of this file alone, as the processor really writes it."""
+    from vlm.cli.token_inputs import visual_count
     from vlm.media.pages import open_document
 
     if source.kind == "video":
@@ -177,7 +179,7 @@ def encoded_count(processor, source, sampling, args: argparse.Namespace) -> tupl
         content = [{"type": "image", "image": str(source.path)}]
     messages = [{"role": "user", "content": content}]
     encoded = processor.encode(messages, return_labels=False, pruning_rate=args.pruning_rate)
-    return int((encoded["mm_token_type_ids"] > 0).sum()), len(encoded["input_ids"])
+    return visual_count(encoded["mm_token_type_ids"]), len(encoded["input_ids"])
 
 
 def as_json(read: list, bills: list, real: list, choices: list, forms: list, video) -> dict:
