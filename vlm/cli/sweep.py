@@ -19,7 +19,7 @@ EPILOG = """examples:
   radio-vlm sweep                                          all projectors (40 minutes on two CPU cores)
   radio-vlm sweep --projectors pixel_shuffle mlp           some of them
   radio-vlm sweep --steps 4 --projectors mlp --out runs/x  every step in a minute; the scores mean nothing"""
-STEPS = 720
+STEPS = 840
 BATCH_SIZE = 32
 MARK = "sweep.json"  # the settings; only a folder that has it is emptied by --fresh
 FEW_STEPS = 100  # below this many the data and bases that are missing are made at the demo's --fast size

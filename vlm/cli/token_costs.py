@@ -6,6 +6,7 @@ never written here, so a new one appears by itself.
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vlm.cli.token_inputs import TokenInput
 from vlm.errors import RadioVLMError
@@ -113,8 +114,9 @@ def geometries(words: list[str]) -> list[Geometry]:
     names = [word for word in words if "=" not in word]
     pairs = parse_pairs([word for word in words if "=" in word], "--geometry")
     if unknown := [name for name in names if name not in GEOMETRIES]:
-        known = ", ".join(GEOMETRIES)
-        raise RadioVLMError(f"--geometry: unknown {', '.join(unknown)}; known: {known}, or KEY=VALUE ...")
+        known = f"{', '.join(GEOMETRIES)}, or KEY=VALUE ..."
+        known += "; files stand before the options" if any(Path(name).exists() for name in unknown) else ""
+        raise RadioVLMError(f"--geometry: unknown {', '.join(unknown)}; known: {known}")
     try:
         found = [Geometry(name, check_geometry(GEOMETRIES[name])) for name in names or ({} if pairs else GEOMETRIES)]
         return found + ([Geometry(pairs.get("mode", "dynamic"), check_geometry(pairs))] if pairs else [])

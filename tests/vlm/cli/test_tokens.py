@@ -225,6 +225,11 @@ def test_bad_options(words, message, media):
         run_tokens(arguments(media["plain"], *words))
 
 
+def test_a_file_behind_the_names_of_geometries_is_explained(media):
+    with pytest.raises(RadioVLMError, match="files stand before the options"):
+        run_tokens(arguments(media["plain"], "--geometry", "nvila", media["plain"]))
+
+
 def test_bad_pages_and_ranges_name_the_file(media, capsys):
     assert run_tokens(arguments(media["report"], "--pages", "9")) == 2
     assert "report.pdf: page 9 is not in a document of 4 pages" in capsys.readouterr().err
