@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-MEDIA_KINDS = ("image", "video")
-_TAG = re.compile(r"(<image>|<video>)")
+MEDIA_KINDS = ("image", "video", "document")
+_TAG = re.compile(r"(<image>|<video>|<document>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -237,6 +237,8 @@ def _from_question(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[A
 def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> list[dict[str, Any]]:
     """Turns of plain text: each `<image>`/`<video>` tag of a user turn takes the next file of that kind.
 
+    `<document>` is a tag only where the record lists documents: older records may say it in words.
+
     Raises ValueError when tags and files differ in number, or for an unknown speaker.
     """
     speakers = [turn.get("from") or turn.get("role") for turn in turns]
@@ -244,6 +246,7 @@ def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> lis
         if speaker not in _ROLES:
             raise ValueError(f"unknown speaker {speaker!r}; known: {', '.join(sorted(_ROLES))}")
     texts = [turn["value"] if "value" in turn else turn["content"] for turn in turns]
+    media = {kind: paths for kind, paths in media.items() if paths or kind != "document"}
     asked = "".join(text for text, speaker in zip(texts, speakers) if _ROLES[speaker] == "user")
     for kind, paths in media.items():
         if asked.count(f"<{kind}>") != len(paths):
@@ -254,7 +257,7 @@ def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> lis
         role = _ROLES[speaker]
         content: list[dict[str, Any]] = []
         for piece in _TAG.split(text) if role == "user" else [text]:
-            if role == "user" and _TAG.fullmatch(piece):
+            if role == "user" and _TAG.fullmatch(piece) and piece[1:-1] in left:
                 content.append({"type": piece[1:-1], piece[1:-1]: left[piece[1:-1]].pop(0)})
             elif piece.strip():
                 content.append({"type": "text", "text": piece.strip()})
@@ -275,6 +278,6 @@ def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, A
                 raise ValueError(f"{item[kind]}: path leaves the data folder {base_dir}")
             item = {**item, kind: str(path)}
         elif kind != "text" or not isinstance(item["text"], str):
-            raise ValueError(f"content item {item!r:.80} is not one of: text, image, video")
+            raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(MEDIA_KINDS)}")
         content.append(item)
     return {**message, "content": content}

@@ -17,6 +17,7 @@ LITERAL, MEDIA = 0xF0000, 0x100000
 SENTINEL = re.compile("[\U000f0000-\U0010ffff]")
 # Tokens an assistant may say itself: masking them as text would make reasoning and tool use unlearnable.
 ASSISTANT_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<TOOLCALL>", "</TOOLCALL>")
+VIDEO_OPTIONS = ("start", "end", "fps", "max_frames")
 GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 # The default for a tokenizer without a template. Content may be a string or a list of typed items, so other software
@@ -44,11 +45,15 @@ CHATML_TEMPLATE = """\
 
 @dataclass
 class MediaItem:
-    """One image or video of a conversation: what the message gave, not yet opened."""
+    """One image or video of a conversation: what the message gave, not yet opened.
+
+    `options`: of `VIDEO_OPTIONS`, what the message says about a video instead of the processor's settings.
+    """
 
     kind: str  # "image" or "video"
     source: object
     timestamps: list[float] | None = None
+    options: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -145,7 +150,8 @@ def _item_text(item: dict | str, role: str, guard: ControlGuard, out: Conversati
         source = next((item[key] for key in (kind, "url", "path", "base64") if item.get(key) is not None), None)
         if isinstance(source, str) and source == item.get("base64") and not source.startswith("data:"):
             source = "data:image/png;base64," + source  # the type is read from the data, not from here
-        out.media.append(MediaItem(kind, source, item.get("timestamps")))
+        options = {key: item[key] for key in VIDEO_OPTIONS if kind == "video" and item.get(key) is not None}
+        out.media.append(MediaItem(kind, source, item.get("timestamps"), options))
         return chr(MEDIA + len(out.media) - 1)
     raise SampleError(
         f"content item {item!r:.80} of role {role!r} is not one of: text, image, image_url, video", reason="bad_message"

@@ -3,7 +3,7 @@
 import torch
 
 PADDING = {"input_ids": None, "mm_token_type_ids": 0, "labels": -100}
-MEDIA_KEYS = ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw")
+MEDIA_KEYS = ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw", "video_num_tokens")
 
 
 def collate(encoded: list[dict], pad_id: int, padding_side: str = "right") -> dict[str, torch.Tensor]:

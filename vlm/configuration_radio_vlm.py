@@ -10,17 +10,26 @@ from transformers import AutoConfig, PreTrainedConfig, RadioConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from encoders.radio_config import RadioEncoderConfig
-from projectors.components import get_projector
+from projectors.components import default_config, grid_multiple
 from vlm.errors import RadioVLMError
+from vlm.evs import check_places, check_pruning_rate
 from vlm.fingerprint import geometry_fingerprint
 from vlm.geometry import check_geometry
 from vlm.migrations import FORMAT_VERSION, migrate_config
+from vlm.scale_features import num_scales
 from vlm.vision_features import check_features, feature_width
 
 logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
-VIDEO = {"max_frames": 8, "fps": 2.0, "max_num_patches": None, "frame_labels": True}
+VIDEO = {
+    "max_frames": 8,
+    "fps": 2.0,
+    "max_num_patches": None,
+    "frame_labels": True,
+    "temporal_pool": 1,
+    "pruning_rate": 0.0,
+}
 
 
 def _vision_config(value: dict | PreTrainedConfig | None) -> RadioEncoderConfig:
@@ -71,11 +80,13 @@ class RadioVLMConfig(PreTrainedConfig):
         image_token_id, video_token_id: placeholders, one per projected token.
         image_start_token_id, image_end_token_id: wrap every picture; optional.
         special_tokens: the string of each role, by which the ids were looked up.
-        geometry: `mode` "dynamic" | "fixed", `patch_size`, `multiple` (grid sides are multiples of it; default: the
-            smallest number that the projector's `downsample` and the encoder's `vitdet_window_size` divide),
-            `min_num_patches`, `max_num_patches`, `size` [h, w] in pixels (fixed only).
+        geometry: `mode` "dynamic" | "tiles" | "multi_scale" | "fixed" and its fields, see `geometry.py`; `patch_size`,
+            `multiple` (grid sides are multiples of it; default: the smallest number that the projector's `downsample`
+            and the encoder's `vitdet_window_size` divide), `max_prompt_patches`.
         video: `max_frames`, `fps`, `temporal_patch_size` (frames per tubelet: 1 or that of `vision_config`),
-            `max_num_patches` per frame (None: as images), `frame_labels` (whether text announces each frame).
+            `max_num_patches` per frame (None: as images), `frame_labels` (whether text announces each frame),
+            `temporal_pool` (so many frames or tubelets are averaged after the projector), `pruning_rate` (share of
+            video tokens left out, see `evs.py`).
         vision_features: which of the encoder's features go to the projector, see `vision_features.py`.
         format_version: version of the checkpoint layout, see `migrations.py`.
         tie_word_embeddings: as in the language model; taken from `text_config`.
@@ -108,20 +119,22 @@ class RadioVLMConfig(PreTrainedConfig):
             self.vision_features = check_features(vision_features, self.vision_config.num_hidden_layers)
         except ValueError as error:
             raise RadioVLMError(str(error)) from error
-        projector = get_projector((projector_config or {}).get("type", "pixel_shuffle"))
-        width = feature_width(self.vision_features, self.vision_config.hidden_size)
-        defaults = projector.defaults(width, self.text_config.hidden_size)
+        # how many scales are laid side by side is the geometry's choice, whose other fields need the projector
+        scales = num_scales({"mode": "dynamic", **(geometry or {})})
+        width = feature_width(self.vision_features, self.vision_config.hidden_size) * scales
+        try:
+            self.projector_config = default_config(projector_config, width, self.text_config.hidden_size)
+        except ValueError as error:
+            raise RadioVLMError(str(error)) from error
         if self.vision_features["summary"]:
-            defaults["summary_tokens"] = len(self.vision_config.summary_idxs)
-        self.projector_config = {**defaults, **(projector_config or {})}
+            self.projector_config.setdefault("summary_tokens", len(self.vision_config.summary_idxs))
         self.image_token_id = image_token_id
         self.video_token_id = video_token_id
         self.image_start_token_id = image_start_token_id
         self.image_end_token_id = image_end_token_id
         self.special_tokens = {**SPECIAL_TOKENS, **(special_tokens or {})}
-        derived = {"patch_size": self.vision_config.patch_size, "multiple": self.grid_multiple}
         try:
-            self.geometry = check_geometry({**derived, **(geometry or {})})
+            self.geometry = check_geometry({**self._derived_geometry(geometry or {}), **(geometry or {})})
         except ValueError as error:
             window = self.vision_config.vitdet_window_size
             cause = f" (vision_config.vitdet_window_size is {window} patches)" if window else ""
@@ -137,6 +150,17 @@ class RadioVLMConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self._check()
 
+    def _derived_geometry(self, geometry: dict) -> dict:
+        """What the parts say about a geometry that does not: patch size and multiple of grid sides.
+
+        Where sides are chosen freely the multiple wastes no token on filling up; where the user gave them, only what
+        the parts insist on.
+        """
+        window = self.vision_config.vitdet_window_size or 1
+        is_free = geometry.get("mode", "dynamic") == "dynamic"
+        fold = self.grid_multiple if is_free else grid_multiple(self.projector_config)
+        return {"patch_size": self.vision_config.patch_size, "multiple": math.lcm(fold, window)}
+
     def _check(self) -> None:
         """Raise RadioVLMError for fields that contradict each other, naming both and the fix."""
         geometry, vision, projector = self.geometry, self.vision_config, self.projector_config
@@ -145,11 +169,12 @@ class RadioVLMConfig(PreTrainedConfig):
                 f"geometry['patch_size'] ({geometry['patch_size']}) and vision_config.patch_size ({vision.patch_size}) "
                 "differ: leave it out of geometry"
             )
-        downsample = projector.get("downsample", 1)
-        if projector.get("odd_grids", "reject") == "reject" and geometry["multiple"] % downsample:
+        fold = grid_multiple(projector)
+        if geometry["multiple"] % fold:
+            cure = ", or set projector_config['odd_grids'] to 'pad'" if "odd_grids" in projector else ""
             raise RadioVLMError(
                 f"geometry['multiple'] ({geometry['multiple']}) must be a multiple of projector_config['downsample'] "
-                f"({downsample}): leave it out of geometry, or set projector_config['odd_grids'] to 'pad'"
+                f"({fold}): leave it out of geometry{cure}"
             )
         window, budget = vision.vitdet_window_size, self.video["max_num_patches"]
         if window and geometry["multiple"] % window:
@@ -170,6 +195,13 @@ class RadioVLMConfig(PreTrainedConfig):
                 f"vision_features['summary'] ({self.vision_features['summary']}, so {summary} tokens): leave it out of "
                 "projector_config"
             )
+        pool = self.video["temporal_pool"]
+        if not isinstance(pool, int) or isinstance(pool, bool) or pool < 1:
+            raise RadioVLMError(f"video['temporal_pool'] ({pool!r}) must be a number of frames from 1 on")
+        try:
+            check_places(projector, check_pruning_rate(self.video["pruning_rate"]), pool)
+        except ValueError as error:
+            raise RadioVLMError(f"video: {error}") from error
         frames, built = self.video["temporal_patch_size"], getattr(vision, "video_temporal_patch_size", None) or 1
         if frames not in (1, built):
             raise RadioVLMError(
@@ -191,7 +223,7 @@ class RadioVLMConfig(PreTrainedConfig):
 
     @property
     def grid_multiple(self) -> int:
-        """Sides of a grid that projector and encoder both take are multiples of this."""
+        """Sides of a grid that projector and encoder both take, nothing filled up, are multiples of this."""
         return math.lcm(self.projector_config.get("downsample", 1), self.vision_config.vitdet_window_size or 1)
 
     @property

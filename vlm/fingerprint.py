@@ -7,8 +7,10 @@ are left out on purpose: a user may raise them for one call without breaking any
 import json
 import zlib
 
+from projectors.components import count_facts
+
 _GEOMETRY_KEYS = ("patch_size", "multiple")
-_PROJECTOR_DEFAULTS = {"type": "pixel_shuffle", "downsample": None, "ps_version": "v2", "odd_grids": "reject"}
+_SCALE_KEYS = ("scales", "last_scale")
 
 
 def geometry_fingerprint(geometry: dict, projector_config: dict, video: dict | None, token_ids: dict[str, int]) -> str:
@@ -22,11 +24,14 @@ def geometry_fingerprint(geometry: dict, projector_config: dict, video: dict | N
     """
     facts = {
         "geometry": {key: geometry.get(key) for key in _GEOMETRY_KEYS},
-        "projector": {key: projector_config.get(key, default) for key, default in _PROJECTOR_DEFAULTS.items()},
+        "projector": count_facts(projector_config),
         "temporal_patch_size": (video or {}).get("temporal_patch_size", 1),
         "token_ids": {role: int(token_ids[role]) for role in ("image", "video")},
     }
-    if projector_config.get("summary_tokens"):  # only then, so that fingerprints of other models stay what they were
-        facts["projector"]["summary_tokens"] = projector_config["summary_tokens"]
+    # only where they are used, so that fingerprints of other models stay what they were
+    if geometry.get("mode") == "multi_scale":
+        facts["geometry"] |= {key: geometry.get(key) for key in _SCALE_KEYS}
+    if (pool := (video or {}).get("temporal_pool", 1)) > 1:
+        facts["temporal_pool"] = pool
     text = json.dumps(facts, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}:{text}"

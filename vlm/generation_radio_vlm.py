@@ -10,9 +10,10 @@ from transformers import GenerationMixin
 from transformers.masking_utils import create_masks_for_generate as default_masks
 
 from vlm.errors import RadioVLMError
+from vlm.video_layout import move, pruned_order
 from vlm.visual_tokens import check_counts, feature_index, has_media, placeholder_masks
 
-PIXEL_KEYS = ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw")
+PIXEL_KEYS = ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw", "video_num_tokens")
 BATCH_KEYS = (*PIXEL_KEYS, "mm_token_type_ids", "sample_ids", "geometry_fingerprint")
 
 
@@ -30,9 +31,14 @@ class PackedGenerationMixin(GenerationMixin):
         batch = {key: model_kwargs.pop(key, None) for key in BATCH_KEYS}
         features = None
         if has_media(batch):
-            features, index, offset = self._features_and_index(input_ids, batch, model_kwargs)
+            features, index, offset, order = self._features_and_index(input_ids, batch, model_kwargs)
             if features is not None:
                 model_kwargs["visual_index"] = index
+            if order is not None:  # a pruned video: what is generated continues the row as the model reads it
+                input_ids = move(input_ids, order)
+                for key in ("inputs_embeds", "attention_mask"):
+                    model_kwargs[key] = move(model_kwargs.get(key), order)
+                model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
@@ -42,15 +48,19 @@ class PackedGenerationMixin(GenerationMixin):
         return input_ids, model_kwargs
 
     def _features_and_index(self, input_ids: torch.Tensor | None, batch: dict, model_kwargs: dict):
-        """`(features (N, D), index (B, L), offset)`; offset is the absolute position of the first column.
+        """`(features (N, D), index (B, L), offset, order)`: `offset` is the absolute position of the first column,
+        `order` (B, L) where placeholders of pruned videos move, else None; the index is in that order.
 
         With a cache of earlier turns, `input_ids` hold either the whole conversation or only what is new, and the
         pixels either all pictures or only the new ones; positions inside the cache need no features any more.
         """
         self._check_geometry(batch["geometry_fingerprint"])
+        token_types = batch["mm_token_type_ids"]
         image_mask, video_mask = placeholder_masks(
-            input_ids, batch["mm_token_type_ids"], self.config.image_token_id, self.config.video_token_id
+            input_ids, token_types, self.config.image_token_id, self.config.video_token_id
         )
+        image_counts = self.tokens_per_picture(batch["image_grid_hw"])
+        video_counts = self.tokens_per_picture(batch["video_grid_thw"], batch["video_num_tokens"])
         cache, offset = model_kwargs.get("past_key_values"), 0
         if cache is not None and (cached := int(cache.get_seq_length())) > 0:
             attention_mask = model_kwargs.get("attention_mask")
@@ -59,17 +69,21 @@ class PackedGenerationMixin(GenerationMixin):
             offset = 0 if whole else cached
             new = torch.arange(image_mask.shape[1], device=image_mask.device) + offset >= cached
             if not ((image_mask | video_mask) & new).any():
-                return None, None, 0
-            per_picture = [self.tokens_per_picture(batch[key]) for key in ("image_grid_hw", "video_grid_thw")]
-            if int((image_mask & new).sum()) == sum(per_picture[0]):
+                return None, None, 0, None
+            if int((image_mask & new).sum()) == sum(image_counts):
                 image_mask = image_mask & new
-            if int((video_mask & new).sum()) == sum(per_picture[1]):
+            if int((video_mask & new).sum()) == sum(video_counts):
                 video_mask = video_mask & new
-        images, videos = self.encode_media(**{key: batch[key] for key in PIXEL_KEYS})
-        for mask, kind, grids in ((image_mask, "image", "image_grid_hw"), (video_mask, "video", "video_grid_thw")):
-            check_counts(mask, self.tokens_per_picture(batch[grids]), kind, batch["sample_ids"])
-        features = torch.cat([part for part in (images, videos) if part is not None])
-        return features, feature_index(image_mask, video_mask, 0 if images is None else len(images)), offset
+                token_types = None if token_types is None else torch.where(new, token_types, 0)
+        for mask, kind, counts in ((image_mask, "image", image_counts), (video_mask, "video", video_counts)):
+            check_counts(mask, counts, kind, batch["sample_ids"])
+        tokens = self.media_tokens(**{key: batch[key] for key in PIXEL_KEYS})
+        order = pruned_order(token_types, tokens)
+        if order is not None:
+            image_mask, video_mask = move(image_mask, order), move(video_mask, order)
+        features = torch.cat([part for part in (tokens.images, tokens.videos) if part is not None])
+        num_images = 0 if tokens.images is None else len(tokens.images)
+        return features, feature_index(image_mask, video_mask, num_images), offset, order
 
     def prepare_inputs_for_generation(
         self,

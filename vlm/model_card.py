@@ -6,6 +6,8 @@ Everything is read from the checkpoint's own config (and a results file, if ther
 import re
 from typing import Any
 
+from projectors.components import num_tokens
+
 # What a base's name says about its weights: (pattern, hub licence id, sentence). First match wins. Case matters: hub
 # names are written `C-RADIOv4-H`, `RADIO-L`, `E-RADIO`, releases and their files `c-radio_v4-h`, `radio_v2.5-l`; a
 # folder called `radio` says nothing of its origin.
@@ -116,15 +118,24 @@ def _layers(text: dict[str, Any]) -> str:
     return f"{total} layers" + (f" ({', '.join(f'{n} {kind}' for kind, n in counts.items())})" if counts else "")
 
 
+def _tokens(projector: dict[str, Any]) -> int | str:
+    """Tokens of a picture of 48 x 48 patches (2, 3 and 4 divide its sides)."""
+    try:
+        return num_tokens(projector, 48, 48)
+    except ValueError:  # odd sides that this projector takes no pictures of
+        return "?"
+
+
 def parts_table(config: dict[str, Any]) -> str:
     """Markdown table of encoder, projector and language model, with where each came from."""
     text, projector = (config.get(f"{part}_config") or {} for part in ("text", "projector"))
     bases = config.get("base_models") or {}
-    factor = projector.get("downsample", 1)
+    fold = f"{projector.get('type')}: 48×48 patches → {_tokens(projector)} tokens"
+    head = [projector[key] for key in ("norm", "activation") if projector.get(key)]
+    head += [f"hidden {projector['hidden_size']}"] if projector.get("hidden_size") else []
     rows = [
         ("vision encoder", encoder_line(config), bases.get("vision", "not recorded")),
-        ("projector", f"{projector.get('type')}: {factor}×{factor} patches → 1 token, {projector.get('norm')}, "
-         f"{projector.get('activation')}, hidden {projector.get('hidden_size')}", "new"),
+        ("projector", ", ".join([fold, *head]), "new"),
         ("language model", f"{text.get('model_type')}, width {text.get('hidden_size')}, {_layers(text)}, "
          f"vocabulary {text.get('vocab_size')}", bases.get("text", "not recorded")),
     ]  # fmt: skip

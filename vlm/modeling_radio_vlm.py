@@ -12,16 +12,19 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from encoders.radio_vision import RadioVisionModel
-from projectors.components import build_projector, num_tokens, project, static_source
+from projectors.components import build_projector, static_source
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.errors import RadioVLMError
 from vlm.generation_radio_vlm import PackedGenerationMixin
+from vlm.media_encoder import MediaEncoderMixin
 from vlm.migrations import weight_renames
 from vlm.quantized_loading import leave_vision_alone
+from vlm.scale_features import num_scales
 from vlm.self_contained import SelfContainedMixin
 from vlm.text_backbone import accepts, embedding_scale, prepare_text_backbone
 from vlm.token_loss import loss_and_outputs
-from vlm.vision_features import feature_width, picture_features
+from vlm.video_layout import move, pruned_order
+from vlm.vision_features import feature_width
 from vlm.visual_tokens import check_counts, gather_features, has_media, placeholder_masks, scatter_features
 
 
@@ -106,7 +109,7 @@ class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
         return {"components.py": static_source(self.config.projector_config["type"])}
 
 
-class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGenerationMixin):
+class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixin, PackedGenerationMixin):
     """RADIO + projector + any causal language model.
 
     Args:
@@ -132,9 +135,8 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         self.vision_model = vision_model
         text_width = config.text_config.hidden_size
         width = config.vision_config.hidden_size
-        self.multi_modal_projector = build_projector(
-            config.projector_config, feature_width(config.vision_features, width), text_width, d_summary=width
-        )
+        channels = feature_width(config.vision_features, width) * num_scales(config.geometry)
+        self.multi_modal_projector = build_projector(config.projector_config, channels, text_width, d_summary=width)
         self.language_model = prepare_text_backbone(language_model)
         self._is_stateful = bool(getattr(language_model, "_is_stateful", False))
         self._backbone_slices_logits = accepts(language_model, "logits_to_keep")
@@ -168,47 +170,6 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
 
     # ---- pictures to tokens -------------------------------------------------------------------------------------
 
-    def tokens_per_picture(self, grids: torch.Tensor | None) -> list[int]:
-        """Projected tokens of each row of `image_grid_hw` (N, 2) or `video_grid_thw` (V, 3)."""
-        rows = [] if grids is None else grids.tolist()
-        config = self.config.projector_config
-        return [num_tokens(config, row[-2], row[-1]) * (row[0] if len(row) == 3 else 1) for row in rows]
-
-    def encode_media(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        image_grid_hw: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_grid_thw: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Features of all images and all videos `(tokens, D_llm)` in one pass through encoder and projector.
-
-        Args:
-            pixel_values: (total_patches, C*P*P) in [0, 1], channel-major. image_grid_hw: (N, 2) patches.
-            pixel_values_videos: (total_patches, T*C*P*P), frame-major. video_grid_thw: (V, 3), t counts tubelets.
-        """
-        images = [] if image_grid_hw is None else [tuple(row) for row in image_grid_hw.tolist()]
-        videos = [] if video_grid_thw is None else [(h, w) for t, h, w in video_grid_thw.tolist() for _ in range(t)]
-        device = self.vision_model.summary_idxs.device  # buffers stay in place when weights are offloaded
-        pixels, tubelets = (None if x is None else x.to(device) for x in (pixel_values, pixel_values_videos))
-        if tubelets is not None and self.config.video["temporal_patch_size"] == 1:
-            pixels, tubelets = tubelets if pixels is None else torch.cat([pixels, tubelets]), None
-        grids, projector = images + videos, self.multi_modal_projector
-        features, summary = picture_features(self.vision_model, self.config.vision_features, pixels, tubelets, grids)
-        dtype = next(projector.parameters()).dtype
-        summary = None if summary is None else summary.to(dtype)
-        tokens = project(projector, self.config.projector_config, features.to(dtype), grids, summary)
-        count = sum(self.tokens_per_picture(image_grid_hw))
-        return tokens[:count] if images else None, tokens[count:] if videos else None
-
-    def get_image_features(self, pixel_values: torch.Tensor, image_grid_hw: torch.Tensor) -> torch.Tensor:
-        """`(total_tokens, D_llm)` of images laid end to end; see `encode_media`."""
-        return self.encode_media(pixel_values=pixel_values, image_grid_hw=image_grid_hw)[0]
-
-    def get_video_features(self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor) -> torch.Tensor:
-        """`(total_tokens, D_llm)` of videos laid end to end; see `encode_media`."""
-        return self.encode_media(pixel_values_videos=pixel_values_videos, video_grid_thw=video_grid_thw)[1]
-
     def _check_geometry(self, fingerprint: str | list[str] | None) -> None:
         """At the first batch that carries one: processor and model count alike, or an error says where they differ."""
         if fingerprint is None or self._geometry_checked:
@@ -221,33 +182,39 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
             )
         self._geometry_checked = True
 
-    def _idle_media(self) -> torch.Tensor:
-        """Zero, computed through encoder and projector: a text-only training batch makes the same calls as others, so
-        that every parameter gets a gradient and no rank waits."""
-        side = self.config.grid_multiple
-        vision = self.config.vision_config
-        pixels = torch.zeros(side * side, vision.patch_dim, device=self.vision_model.summary_idxs.device)
-        features, _ = self.encode_media(pixels, torch.tensor([[side, side]]))
-        return features.sum() * 0.0
-
     def _embed(self, input_ids, inputs_embeds, pixels: dict, mm_token_type_ids, sample_ids):
-        """`(inputs_embeds (B, L, D), features or None)`: text embeddings with every picture in its place."""
+        """`(inputs_embeds (B, L, D), features or None, order or None)`: text embeddings with every picture in its
+        place; `order` (B, L) where placeholders of pruned videos had to move, see `video_layout`."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if not has_media(pixels):
             if self.training and torch.is_grad_enabled():
                 inputs_embeds = inputs_embeds + self._idle_media().to(inputs_embeds)
-            return inputs_embeds, None
-        masks = placeholder_masks(
-            input_ids, mm_token_type_ids, self.config.image_token_id, self.config.video_token_id
-        )
-        for mask, kind, grids in zip(masks, ("image", "video"), ("image_grid_hw", "video_grid_thw")):
-            check_counts(mask, self.tokens_per_picture(pixels[grids]), kind, sample_ids)
-        streams = self.encode_media(**pixels)
+            return inputs_embeds, None, None
+        masks = self.checked_masks(input_ids, mm_token_type_ids, pixels, sample_ids)
+        tokens = self.media_tokens(**pixels)
+        order = pruned_order(mm_token_type_ids, tokens)
+        if order is not None:
+            inputs_embeds, masks = move(inputs_embeds, order), [move(mask, order) for mask in masks]
+        streams = (tokens.images, tokens.videos)
         for mask, features in zip(masks, streams):
             if features is not None:
                 inputs_embeds = scatter_features(inputs_embeds, mask, features)
-        return inputs_embeds, torch.cat([features for features in streams if features is not None])
+        return inputs_embeds, torch.cat([features for features in streams if features is not None]), order
+
+    def checked_masks(self, input_ids, mm_token_type_ids, pixels: dict, sample_ids) -> list[torch.Tensor]:
+        """`(B, L)` masks of image and video placeholders, as many as the pictures make tokens or an error says which
+        sample has others."""
+        masks = placeholder_masks(
+            input_ids, mm_token_type_ids, self.config.image_token_id, self.config.video_token_id
+        )
+        counts = (
+            self.tokens_per_picture(pixels["image_grid_hw"]),
+            self.tokens_per_picture(pixels["video_grid_thw"], pixels.get("video_num_tokens")),
+        )
+        for mask, kind, numbers in zip(masks, ("image", "video"), counts):
+            check_counts(mask, numbers, kind, sample_ids)
+        return list(masks)
 
     # ---- forward ------------------------------------------------------------------------------------------------
 
@@ -262,6 +229,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         image_grid_hw: torch.LongTensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
+        video_num_tokens: torch.LongTensor | None = None,
         mm_token_type_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -281,9 +249,10 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
         Args:
             input_ids: (B, L). attention_mask: (B, L). position_ids: (B, L).
             inputs_embeds: (B, L, D) instead of `input_ids`; with pixels also pass `mm_token_type_ids`.
-            pixel_values, image_grid_hw, pixel_values_videos, video_grid_thw: see `encode_media`; packed, so dim 0 is
-                never the batch.
-            mm_token_type_ids: (B, L) 0 text, 1 image, 2 video placeholder; without it the ids decide.
+            pixel_values, image_grid_hw, pixel_values_videos, video_grid_thw, video_num_tokens: see `encode_media`;
+                packed, so dim 0 is never the batch.
+            mm_token_type_ids: (B, L) 0 text, 1 image, 2 video placeholder, 3 text before the placeholders of a frame
+                that may move (a pruned video); without it the ids decide.
             labels: (B, L), -100 where there is no loss.
             logits_to_keep: last positions (0: all) or index of positions to make logits for.
             return_logits: make logits although there are labels.
@@ -303,8 +272,11 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, PackedGeneration
             "image_grid_hw": image_grid_hw,
             "pixel_values_videos": pixel_values_videos,
             "video_grid_thw": video_grid_thw,
+            "video_num_tokens": video_num_tokens,
         }
-        embeds, features = self._embed(input_ids, inputs_embeds, pixels, mm_token_type_ids, sample_ids)
+        embeds, features, order = self._embed(input_ids, inputs_embeds, pixels, mm_token_type_ids, sample_ids)
+        if order is not None:
+            labels, attention_mask = move(labels, order), move(attention_mask, order)
         if visual_index is not None:
             embeds = gather_features(embeds, visual_index, visual_features)
         scale = embedding_scale(self.language_model)

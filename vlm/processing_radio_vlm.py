@@ -10,18 +10,29 @@ from transformers.processing_utils import ProcessorMixin
 
 from projectors.components import num_tokens, static_source
 from vlm.chat import CHATML_TEMPLATE, Conversation
-from vlm.collate import collate
+from vlm.collate import MEDIA_KEYS, collate
 from vlm.errors import SampleError
+from vlm.evs import check_places, check_pruning_rate, kept_tokens, spread_tokens
 from vlm.fingerprint import geometry_fingerprint
-from vlm.geometry import plan_image
+from vlm.geometry import Size, plan_prompt
+from vlm.prompt_documents import expand_documents
 from vlm.prompt_media import prepare_media
 from vlm.prompt_tokens import lay_out
 from vlm.prompt_writer import Prompt, PromptWriter, token_id
 from vlm.self_contained import SelfContainedMixin
 from vlm.tagged_text import split_tags
+from vlm.video_layout import thin_sample
 
 DEFAULT_PROJECTOR = {"type": "pixel_shuffle", "downsample": 2, "ps_version": "v2"}
-DEFAULT_VIDEO = {"max_frames": 8, "fps": 2.0, "temporal_patch_size": 1, "max_num_patches": None, "frame_labels": True}
+DEFAULT_VIDEO = {
+    "max_frames": 8,
+    "fps": 2.0,
+    "temporal_patch_size": 1,
+    "max_num_patches": None,
+    "frame_labels": True,
+    "temporal_pool": 1,
+    "pruning_rate": 0.0,
+}
 DEFAULT_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
 
 
@@ -34,7 +45,8 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         chat_template: Jinja source; default: the tokenizer's own, else ChatML.
         projector_config: The model's; decides how many placeholders a grid becomes.
         video: max_frames, fps (sampling of files), temporal_patch_size (frames a tubelet), max_num_patches (a frame's
-            budget) and frame_labels (False: no "Frame 1 sampled at ..." text, for tiny models).
+            budget), frame_labels (False: no "Frame 1 sampled at ..." text, for tiny models), temporal_pool (so many
+            frames or tubelets are averaged) and pruning_rate (share of video tokens left out, see `vlm.evs`).
         special_tokens: Strings for the roles image, video, image_start, image_end.
     """
 
@@ -94,12 +106,33 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Every key a batch of this processor may have."""
-        media = ["pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw"]
-        return ["input_ids", "attention_mask", "mm_token_type_ids", *media]
+        return ["input_ids", "attention_mask", "mm_token_type_ids", *MEDIA_KEYS]
 
     def num_image_tokens(self, height: int, width: int) -> int:
-        """How many placeholders an image of `height` x `width` pixels becomes."""
-        return num_tokens(self.projector_config, *plan_image(height, width, self.image_processor.geometry))
+        """How many placeholders an image of `height` x `width` pixels becomes when it is alone in its prompt."""
+        plan = plan_prompt([Size(height, width)], self.image_processor.geometry, self.video).plans[0]
+        return sum(num_tokens(self.projector_config, *grid) for grid in plan.maps)
+
+    def prune_videos(self, encoded: dict, rate: float) -> dict:
+        """A sample of `encode` whose videos are whole -> the same with a share `rate` of their placeholders left out.
+
+        Adds `video_num_tokens` (V,): how many tokens of each video the model keeps. Which ones, and so where in the
+        prompt they stand, is its choice; see `vlm.evs` and `vlm.video_layout`. Samples without a video pass through.
+
+        Raises:
+            ValueError: no share in [0, 1), or a projector whose tokens have no fixed places.
+        """
+        if "video_grid_thw" not in encoded:
+            return encoded
+        rate = check_pruning_rate(rate)
+        check_places(self.projector_config, rate, self.video["temporal_pool"])
+        full, kept = [], []
+        for frames, grid_h, grid_w in encoded["video_grid_thw"].tolist():
+            groups = -(-frames // self.video["temporal_pool"])
+            count = num_tokens(self.projector_config, grid_h, grid_w)
+            full.append([count] * groups)
+            kept.append(spread_tokens(groups, count, kept_tokens(groups, count, rate)))
+        return thin_sample(encoded, full, kept)
 
     def _writer(self, chat_template: str | None = None) -> PromptWriter:
         """What belongs to a template (source or name; default: the processor's own), kept until tokens change."""
@@ -140,6 +173,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         pixel_dtype: torch.dtype = torch.float32,
         return_labels: bool | None = None,
         chat_template: str | None = None,
+        pruning_rate: float | None = None,
         **template_variables,
     ) -> dict[str, torch.Tensor]:
         """One conversation -> unbatched tensors.
@@ -149,21 +183,24 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             max_length: In tokens after expansion; a longer sample is an error, never cut.
             pixel_dtype: `torch.uint8` keeps pixels as 0..255 (for caches; `collate` converts; rounding <= 0.5/255).
             return_labels: Default: unless `add_generation_prompt`.
+            pruning_rate: Share of video tokens left out; default: `video["pruning_rate"]`.
             template_variables: Seen by the template, e.g. `enable_thinking`.
 
         Returns:
             input_ids (L,), mm_token_type_ids (L,), labels (L,) with -100 off the assistant's words, and when present
-            pixel_values (N, C*P*P), image_grid_hw (I, 2), pixel_values_videos (M, T*C*P*P), video_grid_thw (V, 3).
+            pixel_values (N, C*P*P), image_grid_hw (maps, 2: one a tile), pixel_values_videos (M, T*C*P*P),
+            video_grid_thw (V, 3), video_num_tokens (V,).
 
         Raises:
-            SampleError: reasons no_labels, too_long, bad_message, media_dropped, no_media and those of the media.
+            SampleError: reasons no_labels, too_long, bad_message, media_dropped, no_media, too_many_patches and those
+                of the media.
         """
         want_labels = not add_generation_prompt if return_labels is None else return_labels
         variables = {"add_generation_prompt": add_generation_prompt, **template_variables}
         try:
             writer = self._writer(chat_template)
-            prompt = writer.write(messages, want_labels, variables)
-            encoded = self._encode(prompt, writer, pixel_dtype)
+            prompt = writer.write(expand_documents(messages), want_labels, variables)
+            encoded = self._encode(prompt, writer, pixel_dtype, sample_id, pruning_rate)
             self._check_length(encoded, max_length)
             if not want_labels:
                 del encoded["labels"]
@@ -177,7 +214,14 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
                 error.sample_id = str(sample_id)
             raise
 
-    def _encode(self, prompt: Prompt, writer: PromptWriter, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def _encode(
+        self,
+        prompt: Prompt,
+        writer: PromptWriter,
+        dtype: torch.dtype,
+        sample_id: object = None,
+        pruning_rate: float | None = None,
+    ) -> dict[str, torch.Tensor]:
         """A prompt with sentinels -> tensors, labels included; opens its media."""
         prompts, tensors = prepare_media(
             prompt.chat.media,
@@ -187,10 +231,12 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             writer.chunks,
             writer.token_ids,
             dtype,
+            sample_id,
         )
         rows = lay_out(prompt.text, prompt.spans, prompt.chat.literals, prompts, writer.encoder)
         names = ("input_ids", "mm_token_type_ids", "labels")
-        return {**{name: torch.tensor(row, dtype=torch.long) for name, row in zip(names, rows)}, **tensors}
+        encoded = {**{name: torch.tensor(row, dtype=torch.long) for name, row in zip(names, rows)}, **tensors}
+        return self.prune_videos(encoded, self.video["pruning_rate"] if pruning_rate is None else pruning_rate)
 
     @staticmethod
     def _check_length(encoded: dict, max_length: int | None) -> None:
@@ -243,7 +289,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         if not tokenize:
             writer = self._writer(chat_template)
             variables["add_generation_prompt"] = add_generation_prompt
-            texts = [writer.readable(writer.write(messages, False, variables)) for messages in batch]
+            texts = [writer.readable(writer.write(expand_documents(rows), False, variables)) for rows in batch]
             return texts if is_batch else texts[0]
         encoded = [
             self.encode(

@@ -20,6 +20,8 @@ def has_media(pixels: dict[str, torch.Tensor | None]) -> bool:
         if (pixels[values] is None) != (pixels[grids] is None):
             raise RadioVLMError(f"{values} / {grids}: pass both or neither")
         found |= pixels[values] is not None
+    if pixels.get("video_num_tokens") is not None and pixels["video_grid_thw"] is None:
+        raise RadioVLMError("video_num_tokens given without video_grid_thw: pass both")
     return found
 
 

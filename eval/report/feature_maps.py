@@ -70,13 +70,15 @@ def encode(checkpoint: str | Path, images: list[Image.Image], max_patches: int =
     processor = AutoProcessor.from_pretrained(checkpoint).image_processor
     out: list[Features] = []
     for image in images:
-        pixels, grid = processor.image_patches(image)
-        if grid[0] * grid[1] > max_patches:  # a report is no place to wait for a page of a thousand patches
+        pixels, plan = processor.image_patches(image)
+        if plan.num_patches > max_patches:  # a report is no place to wait for a page of a thousand patches
             image = image.copy()
-            image.thumbnail([max(int(side * (max_patches / (grid[0] * grid[1])) ** 0.5), 32) for side in image.size])
-            pixels, grid = processor.image_patches(image)
-        features = model.vision_model(pixel_values=pixels.to(model.dtype), grids=[tuple(grid)]).features
-        out.append((features.float(), tuple(grid)))
+            image.thumbnail([max(int(side * (max_patches / plan.num_patches) ** 0.5), 32) for side in image.size])
+            pixels, plan = processor.image_patches(image)
+        grid = plan.views[-1]  # of tiles the thumbnail, of scales the last view
+        pixels = pixels[-grid[0] * grid[1] :]
+        features = model.vision_model(pixel_values=pixels.to(model.dtype), grids=[grid]).features
+        out.append((features.float(), grid))
     return out
 
 

@@ -41,12 +41,19 @@ def test_defaults_come_from_the_parts():
     [
         (dict(geometry={"patch_size": 16}), r"geometry\['patch_size'\] \(16\).*vision_config.patch_size \(4\)"),
         (dict(geometry={"multiple": 1}), r"geometry\['multiple'\] \(1\).*downsample"),
-        (dict(geometry={"mode": "tiles"}), "tiles"),
+        (dict(geometry={"mode": "tiled"}), "tiled.*tiles"),
+        (dict(geometry={"mode": "tiles", "tile_size": 30}), "tile_size"),
+        (dict(geometry={"mode": "tiles", "scales": [32, 64]}), "scales"),
+        (dict(video={"pruning_rate": 1.0}), r"pruning_rate=1.0"),
+        (dict(video={"temporal_pool": 0}), "temporal_pool"),
+        (dict(video={"pruning_rate": 0.5}, projector_config={"type": "token_merging"}), "pruning_rate.*token_merging"),
+        (dict(video={"temporal_pool": 2}, projector_config={"type": "token_merging"}), "temporal_pool.*token_merging"),
+        (dict(projector_config={"head": "none"}), "head"),
         (dict(geometry={"mode": "fixed", "size": [30, 32]}), "size"),
         (dict(geometry={"min_num_patches": 64, "max_num_patches": 16}), "max_num_patches=16"),
         (dict(geometry={"max_patches": 16}), "max_patches"),
         (dict(video={"temporal_patch_size": 2}), "temporal_patch_size"),
-        (dict(projector_config={"type": "resampler"}), "known projectors"),
+        (dict(projector_config={"type": "nonsense"}), "known projectors"),
     ],
 )
 def test_contradictions_are_refused_where_the_config_is_built(options, message):

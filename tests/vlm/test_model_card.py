@@ -86,7 +86,8 @@ def test_results_table_has_a_row_a_stage_and_dashes_where_nothing_was_measured()
 def test_the_card_says_what_a_reader_needs():
     text = model_card(CONFIG, RESULTS, name="demo")
     for needle in (
-        "# demo", "pipeline_tag: image-text-to-text", "2×2 patches → 1 token", "4 layers (2 Mamba, 1 attention, 1 MLP)",
+        "# demo", "pipeline_tag: image-text-to-text", "48×48 patches → 576 tokens",
+        "4 layers (2 Mamba, 1 attention, 1 MLP)",
         "trust_remote_code=True", "NVIDIA Open Model License", "NSCL, non-commercial", "Stages: stage1, stage2.",
         "Not a medical device", "| stage2 | 0.950", "| receipt | 0.970 | 0.000 | 60 |",
     ):  # fmt: skip

@@ -119,6 +119,7 @@ def summary(report, share_limit: float | None = None) -> str:
                 one.bad,
                 one.images,
                 one.videos,
+                one.documents,
                 one.text_only,
                 *lengths,
             )
@@ -130,13 +131,14 @@ def summary(report, share_limit: float | None = None) -> str:
         "bad",
         "images",
         "videos",
+        "documents",
         "text only",
         "tokens min",
         "median",
         "95 %",
         "max",
     )
-    width = len(head) if any(one.tokens for one in report.sources) else 7
+    width = len(head) if any(one.tokens for one in report.sources) else 8
     lines = [text_table(head[:width], [row[:width] for row in rows], right=range(2, width))]
     if report.ok:
         return "\n".join([*lines, "", "everything is in order"])

@@ -132,10 +132,12 @@ def media_row(processor, kind: str, path: Path) -> tuple:
         item["image"] = load_image(path)
         size = f"{item['image'].width}×{item['image'].height}"
     encoded = processor.encode([{"role": "user", "content": [item]}], return_labels=False)
-    *frames, h, w = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"][0].tolist()
+    grids = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"]
+    *frames, h, w = grids[0].tolist()
     patch = processor.image_processor.geometry["patch_size"]
-    tokens = int((encoded["mm_token_type_ids"] > 0).sum())
-    grid = "×".join(map(str, [*frames, h, w]))
+    types = encoded["mm_token_type_ids"]
+    tokens = int(((types == 1) | (types == 2)).sum())
+    grid = ("" if len(grids) == 1 else f"{len(grids)} of ") + "×".join(map(str, [*frames, h, w]))
     return path.name, size, f"{w * patch}×{h * patch}", grid, tokens, len(encoded["input_ids"])
 
 

@@ -39,15 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="ID|DIR", help="tokenizer, if not the language model's own")
     parser.add_argument(
         "--projector", nargs="+", metavar="KEY=VALUE", default=[],
-        help="e.g. type=pixel_shuffle downsample=2 norm=rmsnorm activation=relu2 hidden_size=20480 (default: as in "
-        "Nemotron Nano V2 VL, sized for the parts)",
+        help="e.g. type=pixel_shuffle downsample=2 head=nemotron hidden_size=20480 (default: as in Nemotron Nano V2 "
+        "VL, sized for the parts), or type=token_merging keep=0.25",
     )  # fmt: skip
     parser.add_argument(
         "--geometry", nargs="+", metavar="KEY=VALUE", default=[],
-        help="how images are resized, e.g. mode=dynamic max_num_patches=3072, or mode=fixed size=512,512",
+        help="how images are cut, e.g. mode=dynamic max_num_patches=3072, mode=tiles tile_size=512 max_tiles=12, "
+        "mode=multi_scale scales=512,1024,1536 or mode=fixed size=512,512; max_prompt_patches=N bounds a whole prompt",
     )  # fmt: skip
     parser.add_argument(
-        "--video", nargs="+", metavar="KEY=VALUE", default=[], help="e.g. max_frames=8 fps=2.0 (default: these)"
+        "--video", nargs="+", metavar="KEY=VALUE", default=[],
+        help="e.g. max_frames=8 fps=2.0 temporal_pool=4 pruning_rate=0.75"
     )
     parser.add_argument(
         "--features", nargs="+", metavar="KEY=VALUE", default=[],
@@ -98,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
         name: {**preset.get(name, {}), **parse_pairs(getattr(args, name), f"--{name}")} or None
         for name in ("projector", "geometry", "video", "features")
     }
+    named = parse_pairs(args.geometry, "--geometry")
+    if named.get("mode", "dynamic") != (preset.get("geometry") or {}).get("mode", "dynamic"):
+        options["geometry"] = named  # the preset's fields belong to another mode
     if isinstance((options["features"] or {}).get("layers"), int):
         options["features"]["layers"] = [options["features"]["layers"]]
     options["vision_options"] = {"cpe_training": args.cpe_training}
@@ -203,7 +208,7 @@ def preset_list() -> str:
 def plan(built: tuple, parts) -> str:
     """What will be built: parts, parameters, tokens for a few image sizes."""
     from projectors.components import num_tokens
-    from vlm.geometry import plan_image
+    from vlm.geometry import plan_picture
 
     model, _ = built
     config = model.config
@@ -217,7 +222,9 @@ def plan(built: tuple, parts) -> str:
         lines += [str(parts.report), ""]
     tokens = []
     for width, height in ((512, 512), (1024, 768), (1240, 1754)):
-        grid = plan_image(height, width, config.geometry)
-        tokens.append((f"{width}×{height}", f"{grid[0]}×{grid[1]}", num_tokens(config.projector_config, *grid)))
+        grids = plan_picture(height, width, config.geometry).maps
+        shown = ("" if len(grids) == 1 else f"{len(grids)} of ") + f"{grids[0][0]}×{grids[0][1]}"
+        total = sum(num_tokens(config.projector_config, *grid) for grid in grids)
+        tokens.append((f"{width}×{height}", shown, total))
     lines.append(text_table(("image (w×h)", "grid (h×w)", "tokens"), tokens, right=(2,)))
     return "\n".join(lines)
