@@ -48,7 +48,9 @@ def build_data(
     """Training dataset, its loader for this rank, and the held-out datasets by source name."""
     data, train = recipe.data, recipe.train
     bad = Path(recipe.output_dir) / "bad_samples.jsonl"
-    dataset = _dataset(recipe, data.sources, processor, cache=data.cache, report_path=bad)
+    pruning = None if data.video_pruning is None else (data.video_pruning[0], data.video_pruning[1])
+    options = {"cache": data.cache, "report_path": bad, "video_pruning": pruning, "seed": recipe.seed}
+    dataset = _dataset(recipe, data.sources, processor, **options)
     loader = build_loader(
         dataset, processor, batch_size=train.per_device_batch_size, rank=machine.rank, world_size=machine.world_size,
         seed=recipe.seed, num_workers=data.num_workers, group_by_length=data.group_by_length,

@@ -77,6 +77,9 @@ class Data:
     """Put samples of similar length into a batch, which saves padding; the order stays deterministic."""
     cache: bool = False
     """Keep encoded samples in memory after their first use; only for small corpora."""
+    video_pruning: list[float] | None = None
+    """[lowest, highest] share of video tokens left out (EVS), drawn anew for every video sample and epoch; default: the
+    model's own video.pruning_rate. max_length counts the whole video."""
     num_workers: int = 0
     """Processes that prepare batches beside each training process; 0 prepares them in the process itself."""
 
@@ -88,6 +91,11 @@ class Data:
                 "data.cache = true and data.num_workers > 0 do not go together (each worker would fill its own cache): "
                 "set data.num_workers=0 or data.cache=false"
             )
+        rates = self.video_pruning
+        _require(
+            rates is None or (len(rates) == 2 and 0 <= rates[0] <= rates[1] < 1),
+            f"data.video_pruning = {rates} is not [lowest, highest] with 0 <= lowest <= highest < 1",
+        )
         _require(self.max_length > 0, f"data.max_length = {self.max_length} must be above 0")
         _require(self.num_workers >= 0, f"data.num_workers = {self.num_workers} must be 0 or more")
 

@@ -17,14 +17,19 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
+from tests.check.evs_numbers import evs_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
+from tests.check.geometry_numbers import geometry_numbers  # noqa: E402
 from tests.check.lora_numbers import lora_numbers  # noqa: E402
 from tests.check.loss_numbers import loss_numbers  # noqa: E402
+from tests.check.omni_numbers import omni_numbers  # noqa: E402
 from tests.check.packing_numbers import packing_numbers  # noqa: E402
+from tests.check.projector_numbers import projector_numbers  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
 from tests.check.scan_numbers import scan_numbers  # noqa: E402
 from tests.check.step_numbers import step_numbers  # noqa: E402
 from tests.check.targets import Number, demo_numbers, table, write  # noqa: E402
+from tests.check.video_numbers import video_numbers  # noqa: E402
 
 PYTHON = sys.executable
 FRESH_SEED = 1001
@@ -114,6 +119,13 @@ def main() -> int:
     parts.append(lambda: encoder_numbers(args.out / "encoders", SHARED))
     for numbers_of in (scan_numbers, loss_numbers, packing_numbers, step_numbers, family_numbers, lora_numbers):
         parts.append(lambda part=numbers_of: part(args.out / part.__name__.removesuffix("_numbers")))
+    parts += [
+        lambda: geometry_numbers(args.out / "geometry", shared=SHARED),
+        lambda: projector_numbers(args.out / "projectors", demo=first),
+        lambda: video_numbers(args.out / "video"),
+        lambda: omni_numbers(args.out / "omni", SHARED),
+        lambda: evs_numbers(args.out / "evs", first / "stage4"),
+    ]
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))
     numbers: list[Number] = []

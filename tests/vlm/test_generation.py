@@ -146,7 +146,7 @@ def test_inputs_embeds_with_and_without_pixels(family):
     rest = {key: value for key, value in inputs.items() if key != "input_ids"}
     assert torch.equal(model.generate(inputs_embeds=embeds, **rest, **GREEDY), want)
     pixels = {key: rest.get(key) for key in ("pixel_values", "image_grid_hw", "pixel_values_videos", "video_grid_thw")}
-    merged, _ = model._embed(None, embeds, pixels, rest["mm_token_type_ids"], None)
+    merged, _, _ = model._embed(None, embeds, pixels, rest["mm_token_type_ids"], None)
     mask = rest["attention_mask"]
     assert torch.equal(model.generate(inputs_embeds=merged, attention_mask=mask, **GREEDY), want)
     with pytest.raises(RadioVLMError, match="prefill_chunk_size"):

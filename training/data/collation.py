@@ -93,10 +93,13 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
 
 class EpochDataLoader(DataLoader):
-    """A DataLoader that passes `set_epoch`, which transformers.Trainer calls, on to its batch sampler."""
+    """A DataLoader that passes `set_epoch`, which transformers.Trainer calls, on to its batch sampler and its dataset
+    (before an epoch's workers start: they hold copies)."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
 
 
 def build_loader(

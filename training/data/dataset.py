@@ -33,6 +33,9 @@ class TrainingDataset(Dataset):
     cache: keep encoded samples in memory (for corpora that fit; use it with num_workers=0, or call `warm` before
     workers start).
     report_path: where bad samples are written down, one JSON object a line.
+    video_pruning: (lowest, highest) share of video tokens left out, drawn anew for every sample and epoch; see
+    `vlm.evs`. None: what the processor says.
+    seed: of these draws.
     """
 
     def __init__(
@@ -43,7 +46,10 @@ class TrainingDataset(Dataset):
         bad_share_limit: float = 0.01,
         cache: bool | EncodedCache = False,
         report_path: str | Path | None = None,
+        video_pruning: tuple[float, float] | None = None,
+        seed: int = 0,
     ):
+        self.video_pruning, self.seed, self.epoch = video_pruning, seed, 0
         self.samples, self.processor, self.max_length = samples, processor, max_length
         self.bad = BadSamples(len(samples), bad_share_limit, report_path)
         self.cache = EncodedCache() if cache is True else (None if cache is False else cache)
@@ -57,7 +63,7 @@ class TrainingDataset(Dataset):
             if candidate in self.bad.bad:
                 continue
             if self.cache is not None and (encoded := self.cache.get(candidate)) is not None:
-                return encoded
+                return self._pruned(candidate, encoded)
             try:
                 encoded = self.encode(candidate)
             except SampleError as error:
@@ -66,13 +72,25 @@ class TrainingDataset(Dataset):
             self.bad.good(candidate)
             if self.cache is not None:
                 self.cache.put(candidate, encoded)
-            return encoded
+            return self._pruned(candidate, encoded)
         raise SampleError(f"no sample of the training set can be used: all {len(self)} are bad", reason="no_samples")
 
     def encode(self, index: int) -> dict[str, Any]:
         """Reads and encodes one sample. Raises SampleError when it is bad, whatever way it is bad."""
-        sample = self.samples[index]
-        return encode_sample(sample, self.processor, self.max_length)
+        options = {} if self.video_pruning is None else {"pruning_rate": 0.0}  # whole: `_pruned` takes away
+        return encode_sample(self.samples[index], self.processor, self.max_length, **options)
+
+    def _pruned(self, index: int, encoded: dict[str, Any]) -> dict[str, Any]:
+        """The sample with a rate drawn from seed, epoch and index alone: alike on every rank and after a resume."""
+        if self.video_pruning is None or "video_grid_thw" not in encoded:
+            return encoded
+        low, high = self.video_pruning
+        rate = np.random.default_rng([self.seed, 5, self.epoch, index]).uniform(low, high)
+        return self.processor.prune_videos(encoded, float(rate))
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch whose random choices are made from now on."""
+        self.epoch = epoch
 
     def order(self, epoch: int) -> np.ndarray:
         """Static indices in visiting order, see Mixture.order; a plain sequence is visited as it stands."""
@@ -118,8 +136,8 @@ def no_answer(sample: Sample) -> SampleError:
     return sample.error("nothing to learn: no assistant turn says anything", "no_labels")
 
 
-def encode_sample(sample: Sample, processor: Any, max_length: int | None = None) -> dict[str, Any]:
-    """Sample -> `processor.encode` output plus "sample_id" and "source".
+def encode_sample(sample: Sample, processor: Any, max_length: int | None = None, **options: Any) -> dict[str, Any]:
+    """Sample -> `processor.encode` output plus "sample_id" and "source"; `options` go to `encode`.
 
     Raises SampleError for everything that is wrong with the data: media that are missing or broken, too long, nothing
     to learn. An unforeseen exception becomes a SampleError too (reason "unexpected"): one odd file must not end a run
@@ -129,7 +147,8 @@ def encode_sample(sample: Sample, processor: Any, max_length: int | None = None)
         # An empty answer leaves the end-of-turn token to learn, which the processor takes for a label.
         raise no_answer(sample)
     try:
-        encoded = processor.encode(sample.resolved_messages(), max_length=max_length, sample_id=sample.id)
+        messages = sample.resolved_messages()
+        encoded = processor.encode(messages, max_length=max_length, sample_id=sample.id, **options)
     except SampleError as error:
         if error.sample_id is None:
             error.sample_id = sample.id

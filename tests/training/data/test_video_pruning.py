@@ -1,0 +1,73 @@
+"""Random rates of video pruning in training: by seed, epoch and sample alone, from cached samples too."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.tiny_processor import tiny_processor
+from training.data.collation import build_loader
+from training.data.dataset import TrainingDataset
+from training.data.sample import Sample
+from training.recipe import Data, RecipeError
+
+
+def samples(count: int = 4) -> list[Sample]:
+    made = []
+    for number in range(count):
+        frames = np.random.default_rng(number).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+        content = [{"type": "video", "video": frames}, {"type": "text", "text": "?"}] if number else []
+        content = content or [{"type": "text", "text": "no video"}]
+        answer = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
+        made.append(Sample(f"s{number}", "made", [{"role": "user", "content": content}, answer]))
+    return made
+
+
+def dataset(seed: int = 0, cache: bool = False, rates=(0.2, 0.9)) -> TrainingDataset:
+    return TrainingDataset(samples(), tiny_processor(), cache=cache, video_pruning=rates, seed=seed)
+
+
+def lengths(data: TrainingDataset) -> list[int]:
+    return [len(data[i]["input_ids"]) for i in range(len(data))]
+
+
+def test_rates_change_with_epoch_and_seed_and_nothing_else():
+    data = dataset()
+    first = lengths(data)
+    assert lengths(data) == first == lengths(dataset(cache=True))
+    data.set_epoch(1)
+    second = lengths(data)
+    assert second[0] == first[0], "a sample without a video"
+    assert all(a != b for a, b in zip(first[1:], second[1:]))
+    assert lengths(dataset(seed=1))[1:] != first[1:]
+    whole = lengths(dataset(rates=None))
+    assert all(a < b for a, b in zip(first[1:], whole[1:]))
+
+
+def test_a_cached_sample_is_drawn_anew_each_epoch():
+    data = dataset(cache=True)
+    first = lengths(data)
+    data.set_epoch(1)
+    assert lengths(data)[1:] != first[1:]
+    data.set_epoch(0)
+    assert lengths(data) == first
+    for sample in (data[i] for i in range(1, 4)):
+        kept = int((sample["mm_token_type_ids"] == 2).sum())
+        assert kept == int(sample["video_num_tokens"]) and 0.05 < kept / (8 * 4) < 0.85
+
+
+def test_the_loader_hands_the_epoch_on():
+    data = dataset()
+    loader = build_loader(data, data.processor, batch_size=4, group_by_length=False)
+    epochs = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        (batch,) = loader
+        epochs.append(batch["video_num_tokens"])
+    assert torch.equal(epochs[0].sort().values, epochs[2].sort().values)
+    assert not torch.equal(epochs[0].sort().values, epochs[1].sort().values)
+
+
+def test_impossible_rates_are_refused():
+    for rates in ([0.5], [0.9, 0.1], [0.0, 1.0]):
+        with pytest.raises(RecipeError, match="video_pruning"):
+            Data(video_pruning=rates)
