@@ -104,8 +104,10 @@ def describe_model(model: Any, processor: Any) -> dict[str, Any]:
         "vision": _sizes(getattr(config, "vision_config", None)),
         "text": _sizes(getattr(config, "text_config", None)),
         "projector": getattr(config, "projector_config", None),
-        "geometry": getattr(config, "geometry", None),
-        "video": getattr(config, "video", None),
+        # the processor's: what pictures were really shown as, settings of the command line included
+        "geometry": getattr(getattr(processor, "image_processor", None), "geometry", None)
+        or getattr(config, "geometry", None),
+        "video": getattr(processor, "video", None) or getattr(config, "video", None),
         "chat_template": template if isinstance(template, str) else None,
     }
 

@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("results.json"), help="results file (default: %(default)s)")
     p.add_argument("--limit", type=int, default=None, help="ask only the first N questions of each dataset")
     p.add_argument("--batch-size", type=int, default=64, help="questions per batch (default: %(default)s)")
+    p.add_argument(
+        "--pruning-rate", type=float, default=None, metavar="Q",
+        help="share of video tokens left out (EVS; default: what the checkpoint says)",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="decides the choices of the controls (default: %(default)s)")
     p.add_argument("--controls", action=argparse.BooleanOptionalAction, default=True, help="ask again without evidence")
     p.add_argument("--device", default=None, help="default: the first GPU, else the CPU")
@@ -69,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         if not jobs:
             raise ValueError("nothing to do: name --tasks or --data")
         model, processor = load(args.model, args.device, args.dtype, args.trust_remote_code)
+        if args.pruning_rate is not None:
+            if not hasattr(processor, "set_pruning_rate"):
+                raise ValueError(f"--pruning-rate: the processor of {args.model} cannot prune videos")
+            processor.set_pruning_rate(args.pruning_rate)
     except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = ("make ", "pip install", "deepspeed training/stage1.py", "radio-vlm new --vision nvidia/")
@@ -54,6 +55,8 @@ def workplace(tmp_path_factory) -> Path:
     data = place / "runs/demo/data"
     shutil.copy(data / "documents-test/images/000000.png", place / "receipt.png")
     shutil.copy(data / "videos-test/videos/000000.mp4", place / "clip.mp4")
+    pages = [Image.open(path).convert("RGB") for path in sorted((data / "documents-test/images").iterdir())[:3]]
+    pages[0].save(place / "report.pdf", save_all=True, append_images=pages[1:])
     shutil.copytree(data / "documents-val", place / "my-data")
     shutil.copy(data / "documents-val/records.jsonl", place / "my-questions.jsonl")
     shutil.copytree(data / "documents-val/images", place / "images")

@@ -113,6 +113,15 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         plan = plan_prompt([Size(height, width)], self.image_processor.geometry, self.video).plans[0]
         return sum(num_tokens(self.projector_config, *grid) for grid in plan.maps)
 
+    def set_pruning_rate(self, rate: float) -> None:
+        """Leave out this share of the tokens of every video from now on; needs no other model or weights.
+
+        Raises:
+            ValueError: no share in [0, 1), or a projector whose tokens have no fixed places.
+        """
+        check_places(self.projector_config, check_pruning_rate(rate), self.video["temporal_pool"])
+        self.video = {**self.video, "pruning_rate": float(rate)}
+
     def prune_videos(self, encoded: dict, rate: float) -> dict:
         """A sample of `encode` whose videos are whole -> the same with a share `rate` of their placeholders left out.
 

@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dpi", type=float, metavar="N", help="dots an inch of a PDF page (default: 144)")
     parser.add_argument("--max-frames", type=int, metavar="N", help="frames of a video (default: the model's)")
     parser.add_argument("--fps", type=float, metavar="F", help="frames a second of a video (default: the model's)")
+    parser.add_argument(
+        "--pruning-rate", type=float, metavar="Q", help="share of video tokens left out (default: the model's)"
+    )
     parser.add_argument("--start", type=float, metavar="S", help="second at which a video starts (default: 0)")
     parser.add_argument("--end", type=float, metavar="S", help="second at which a video ends (default: its end)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -59,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
         raise RadioVLMError("--pages chooses pages of a document: give one with --document FILE")
     session = expert_session(args)
     processor = load_processor(args.model)
+    if args.pruning_rate is not None:
+        try:
+            processor.set_pruning_rate(args.pruning_rate)
+        except ValueError as error:
+            raise RadioVLMError(f"--pruning-rate: {error}") from error
     clip = {"max_frames": args.max_frames, "fps": args.fps, "start": args.start, "end": args.end}
     clip["defaults"] = processor.video
     items = [media_item(path, "image") for path in args.image]
