@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from projectors.blocks import check_downsample, num_blocks
 from projectors.mlp_head import MLPHead, head_defaults
-from projectors.packed import map_grids
+from projectors.packed import TakesAnyGrid, map_grids
 from projectors.registry import register_projector
 
 
@@ -19,7 +19,7 @@ def average_pool(x: torch.Tensor, grid: tuple[int, int], k: int) -> torch.Tensor
 
 
 @register_projector("average_pool")
-class AveragePoolProjector(MLPHead):
+class AveragePoolProjector(TakesAnyGrid, MLPHead):
     """Config keys beside those of the head: `downsample` (k). Any grid."""
 
     count_keys = ("downsample",)
@@ -34,11 +34,6 @@ class AveragePoolProjector(MLPHead):
     def defaults(d_vision: int, d_text: int) -> dict:
         """2 x 2 patches a token, the head of Nemotron."""
         return {"type": "average_pool", "downsample": 2, **head_defaults("nemotron", d_text)}
-
-    @staticmethod
-    def grid_multiple(config: dict) -> int:
-        """Any grid."""
-        return 1
 
     @staticmethod
     def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:

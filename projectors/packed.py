@@ -10,6 +10,15 @@ import torch
 Grid = tuple[int, int]
 
 
+class TakesAnyGrid:
+    """What projectors say that take grids of any sides."""
+
+    @staticmethod
+    def grid_multiple(config: dict) -> int:
+        """Any grid."""
+        return 1
+
+
 def check_packed(features: torch.Tensor, grids: list[Grid]) -> None:
     """Raise ValueError unless there are as many features as the grids have patches."""
     total = sum(h * w for h, w in grids)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from projectors.mlp_head import Float32LayerNorm
-from projectors.packed import check_packed
+from projectors.packed import TakesAnyGrid, check_packed
 from projectors.registry import register_projector
 
 _FIELD = 128  # the place of a picture's far edge: neighbours of RADIO's largest grid are one step apart
@@ -60,7 +60,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 @register_projector("resampler")
-class ResamplerProjector(nn.Module):
+class ResamplerProjector(TakesAnyGrid, nn.Module):
     """Config keys: `num_queries` (tokens of every picture), `layers`, `num_heads`, `hidden_size` (a multiple of 4 and
     of `num_heads`). Any grid."""
 
@@ -100,11 +100,6 @@ class ResamplerProjector(nn.Module):
             "num_heads": width // 64,
             "hidden_size": width,
         }
-
-    @staticmethod
-    def grid_multiple(config: dict) -> int:
-        """Any grid."""
-        return 1
 
     @staticmethod
     def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:

@@ -11,11 +11,12 @@ from torch import nn
 
 from projectors.blocks import VERSIONS, check_choice, check_downsample, num_blocks, shuffle_packed
 from projectors.mlp_head import Float32LayerNorm, MLPHead, head_defaults
+from projectors.packed import TakesAnyGrid
 from projectors.registry import register_projector
 
 
 @register_projector("spatial_to_channel")
-class SpatialToChannelProjector(MLPHead):
+class SpatialToChannelProjector(TakesAnyGrid, MLPHead):
     """LayerNorm, Linear, GELU, Linear for `downsample` 2; 3 x 3 blocks go through a funnel of 9 C -> 3 C before it.
 
     Config keys beside those of the head: `downsample` (2 | 3), `ps_version` ("v1" | "v2"). Any grid; one whose sides
@@ -38,11 +39,6 @@ class SpatialToChannelProjector(MLPHead):
     def defaults(d_vision: int, d_text: int) -> dict:
         """2 x 2, and VILA's layers."""
         return {"type": "spatial_to_channel", "downsample": 2, "ps_version": "v2", **head_defaults("llava", d_text)}
-
-    @staticmethod
-    def grid_multiple(config: dict) -> int:
-        """Any grid."""
-        return 1
 
     @staticmethod
     def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:

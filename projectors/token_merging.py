@@ -4,7 +4,7 @@ import torch
 
 from projectors.merging import Merging, fitting_stride, match
 from projectors.mlp_head import MLPHead, head_defaults
-from projectors.packed import map_grids
+from projectors.packed import TakesAnyGrid, map_grids
 from projectors.registry import register_projector
 
 
@@ -16,7 +16,7 @@ def token_budget(config: dict, grid_h: int, grid_w: int) -> int:
 
 
 @register_projector("token_merging")
-class TokenMergingProjector(MLPHead):
+class TokenMergingProjector(TakesAnyGrid, MLPHead):
     """Config keys beside those of the head: `keep` (share of the patches that are left), `max_tokens` (of a picture;
     null: no limit), `stride` (side of the blocks that keep a destination each; it grows until these fit the budget).
 
@@ -49,11 +49,6 @@ class TokenMergingProjector(MLPHead):
         32 x 32 patches: 2 leaves no choice, and from 5 on destinations are too far."""
         keys = {"type": "token_merging", "keep": 0.25, "max_tokens": None, "stride": 3}
         return keys | head_defaults("nemotron", d_text)
-
-    @staticmethod
-    def grid_multiple(config: dict) -> int:
-        """Any grid."""
-        return 1
 
     @staticmethod
     def num_tokens(config: dict, grid_h: int, grid_w: int) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 import torch
@@ -17,34 +16,13 @@ from eval.report.run_files import read_run
 from eval.report.samples import choose
 from eval.results import write_json
 from llm.presets import LLM_PRESETS
+from tests.helpers.balanced_html import Balanced
 from tests.helpers.fake_run import STAGES, write_run
 from vlm.build import build_vlm
 
 pytest.importorskip("pydicom", reason="optional package absent")
 
-VOID = {"meta", "link", "img", "br", "path", "circle", "line", "rect"}
 GEOMETRY = {"mode": "dynamic", "patch_size": 16, "multiple": 2, "min_num_patches": 4, "max_num_patches": 64}
-
-
-class Balanced(HTMLParser):
-    """Fails on a tag that is closed out of order or left open; collects what the page would fetch."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.sources, self.headings = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.sources += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,13 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from eval.report.sweep import main, markdown, page, text_rows, write
 from eval.report.sweep_charts import Box, Mark, _free_place, cost_ticks, frontier, interval, scatter
+from tests.helpers.balanced_html import Balanced
 from tests.helpers.fake_sweep import VARIANTS, fake_results
-
-VOID = {"meta", "link", "img", "br", "path", "circle", "line", "rect"}
-
-
-class Balanced(HTMLParser):
-    """Fails on a tag closed out of order; collects what would be fetched and where labels stand."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.sources = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.sources += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_fetches_nothing_and_escapes_words():
