@@ -99,7 +99,9 @@ def count_facts(config: dict) -> dict:
     kind = config.get("type", "pixel_shuffle")
     cls = get_projector(kind)
     keys = getattr(cls, "count_keys", tuple(_COUNT_DEFAULTS))
-    defaults = {**cls.defaults(1, 1), **_COUNT_DEFAULTS}
+    defaults = cls.defaults(1, 1)
+    if keys == tuple(_COUNT_DEFAULTS):  # fingerprints of the first format: what is not said was written as None
+        defaults |= _COUNT_DEFAULTS
     facts = {"type": kind, **{key: config.get(key, defaults.get(key)) for key in keys}}
     if config.get("summary_tokens"):
         facts["summary_tokens"] = config["summary_tokens"]

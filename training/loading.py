@@ -13,6 +13,7 @@ from training.data.mixture import Mixture
 from training.environment import Machine
 from training.heldout import heldout_loss
 from training.recipe import Recipe, RecipeError, Source
+from vlm.evs import check_places
 
 
 def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
@@ -48,6 +49,11 @@ def build_data(
     """Training dataset, its loader for this rank, and the held-out datasets by source name."""
     data, train = recipe.data, recipe.train
     bad = Path(recipe.output_dir) / "bad_samples.jsonl"
+    if data.video_pruning is not None:
+        try:
+            check_places(processor.projector_config, data.video_pruning[1], processor.video["temporal_pool"])
+        except ValueError as error:
+            raise RecipeError(f"data.video_pruning = {data.video_pruning}: {error}") from error
     pruning = None if data.video_pruning is None else (data.video_pruning[0], data.video_pruning[1])
     options = {"cache": data.cache, "report_path": bad, "video_pruning": pruning, "seed": recipe.seed}
     dataset = _dataset(recipe, data.sources, processor, **options)

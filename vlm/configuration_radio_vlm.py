@@ -12,24 +12,16 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from encoders.radio_config import RadioEncoderConfig
 from projectors.components import default_config, grid_multiple
 from vlm.errors import RadioVLMError
-from vlm.evs import check_places, check_pruning_rate
 from vlm.fingerprint import geometry_fingerprint
 from vlm.geometry import check_geometry
 from vlm.migrations import FORMAT_VERSION, migrate_config
 from vlm.scale_features import num_scales
+from vlm.video_settings import check_video
 from vlm.vision_features import check_features, feature_width
 
 logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
-VIDEO = {
-    "max_frames": 8,
-    "fps": 2.0,
-    "max_num_patches": None,
-    "frame_labels": True,
-    "temporal_pool": 1,
-    "pruning_rate": 0.0,
-}
 
 
 def _vision_config(value: dict | PreTrainedConfig | None) -> RadioEncoderConfig:
@@ -120,7 +112,7 @@ class RadioVLMConfig(PreTrainedConfig):
         except ValueError as error:
             raise RadioVLMError(str(error)) from error
         # how many scales are laid side by side is the geometry's choice, whose other fields need the projector
-        scales = num_scales({"mode": "dynamic", **(geometry or {})})
+        scales = num_scales(geometry or {})
         width = feature_width(self.vision_features, self.vision_config.hidden_size) * scales
         try:
             self.projector_config = default_config(projector_config, width, self.text_config.hidden_size)
@@ -140,7 +132,10 @@ class RadioVLMConfig(PreTrainedConfig):
             cause = f" (vision_config.vitdet_window_size is {window} patches)" if window else ""
             raise RadioVLMError(f"{error}{cause}") from error
         tubelet = {"temporal_patch_size": getattr(self.vision_config, "video_temporal_patch_size", None) or 1}
-        self.video = {**VIDEO, **tubelet, **(video or {})}
+        try:
+            self.video = check_video({**tubelet, **(video or {})}, self.projector_config)
+        except ValueError as error:
+            raise RadioVLMError(str(error)) from error
         self.format_version = format_version
         # transformers would overwrite the choices of parts that are built already, with None (which is no causal mask)
         for choice in ("attn_implementation", "experts_implementation"):
@@ -195,13 +190,6 @@ class RadioVLMConfig(PreTrainedConfig):
                 f"vision_features['summary'] ({self.vision_features['summary']}, so {summary} tokens): leave it out of "
                 "projector_config"
             )
-        pool = self.video["temporal_pool"]
-        if not isinstance(pool, int) or isinstance(pool, bool) or pool < 1:
-            raise RadioVLMError(f"video['temporal_pool'] ({pool!r}) must be a number of frames from 1 on")
-        try:
-            check_places(projector, check_pruning_rate(self.video["pruning_rate"]), pool)
-        except ValueError as error:
-            raise RadioVLMError(f"video: {error}") from error
         frames, built = self.video["temporal_patch_size"], getattr(vision, "video_temporal_patch_size", None) or 1
         if frames not in (1, built):
             raise RadioVLMError(

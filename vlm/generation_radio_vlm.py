@@ -36,9 +36,8 @@ class PackedGenerationMixin(GenerationMixin):
                 model_kwargs["visual_index"] = index
             if order is not None:  # a pruned video: what is generated continues the row as the model reads it
                 input_ids = move(input_ids, order)
-                for key in ("inputs_embeds", "attention_mask"):
-                    model_kwargs[key] = move(model_kwargs.get(key), order)
-                model_kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
+                moved = {key: move(model_kwargs.get(key), order) for key in ("inputs_embeds", "attention_mask")}
+                model_kwargs |= {key: value for key, value in moved.items() if value is not None}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )

@@ -7,6 +7,7 @@ import torch
 
 from projectors.components import num_tokens, project
 from vlm.errors import RadioVLMError
+from vlm.evs import check_places
 from vlm.geometry import views_of
 from vlm.scale_features import merge_scales, num_scales
 from vlm.video_tokens import MediaTokens, video_tokens
@@ -33,6 +34,8 @@ class MediaEncoderMixin:
                 f"video_num_tokens={kept} does not fit videos of {whole} tokens: at least one frame of each stays, and "
                 "one number a video is needed"
             )
+        if kept != whole:
+            check_places(config, 1 - sum(kept) / sum(whole), pool)
         return kept
 
     def media_tokens(

@@ -22,17 +22,9 @@ from vlm.prompt_writer import Prompt, PromptWriter, token_id
 from vlm.self_contained import SelfContainedMixin
 from vlm.tagged_text import split_tags
 from vlm.video_layout import thin_sample
+from vlm.video_settings import check_video
 
 DEFAULT_PROJECTOR = {"type": "pixel_shuffle", "downsample": 2, "ps_version": "v2"}
-DEFAULT_VIDEO = {
-    "max_frames": 8,
-    "fps": 2.0,
-    "temporal_patch_size": 1,
-    "max_num_patches": None,
-    "frame_labels": True,
-    "temporal_pool": 1,
-    "pruning_rate": 0.0,
-}
 DEFAULT_TOKENS = {"image": "<image>", "video": "<video>", "image_start": "<img>", "image_end": "</img>"}
 
 
@@ -63,7 +55,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             chat_template = getattr(tokenizer, "chat_template", None) or CHATML_TEMPLATE
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.projector_config = dict(projector_config or DEFAULT_PROJECTOR)
-        self.video = {**DEFAULT_VIDEO, **(video or {})}
+        self.video = check_video(video, self.projector_config)
         known = {role: token for role, token in (special_tokens or {}).items() if role in DEFAULT_TOKENS}
         self.special_tokens = {**DEFAULT_TOKENS, **known}
         self._writers: dict[tuple, PromptWriter] = {}
@@ -325,6 +317,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         padding_side: str | None = None,
         max_length: int | None = None,
         add_special_tokens: bool = True,
+        pruning_rate: float | None = None,
         **kwargs,
     ) -> BatchFeature:
         """Text in which `<image>` and `<video>` are tags, with exactly as many images and videos.
@@ -334,6 +327,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
             videos: Likewise; a video is a path, a list of frames or a (T, 3, H, W) tensor.
             video_timestamps: Seconds of each frame, one list a video.
             padding_side: Default: the tokenizer's.
+            pruning_rate: As in `encode`.
             add_special_tokens: Put the tokenizer's own bos and eos around each text that does not start with bos.
 
         Raises:
@@ -346,7 +340,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         before, behind = writer.encoder.affixes() if add_special_tokens else ([], [])
         encoded = []
         for piece, media in split_tags(texts, images, videos, video_timestamps, self.special_tokens):
-            sample = self._encode(Prompt(piece, Conversation([], media)), writer, torch.float32)
+            sample = self._encode(Prompt(piece, Conversation([], media)), writer, torch.float32, None, pruning_rate)
             del sample["labels"]
             ids, types = sample["input_ids"], sample["mm_token_type_ids"]
             if before != ids[: len(before)].tolist() or not before:

@@ -24,7 +24,7 @@ MAX_FRAMES = 128  # where `video["max_frames"]` sets no bound
 def open_image(source):
     """A path, URL or page of a document -> PIL image; anything else passes through."""
     if not isinstance(source, (str, bytes, dict)) and not hasattr(source, "__fspath__"):
-        return source.open() if callable(getattr(source, "open", None)) else source  # a page of a document
+        return source.open() if is_page(source) else source
     try:
         from vlm.media.image import load_image
     except ImportError:
@@ -35,6 +35,11 @@ def open_image(source):
         return load_plain_image(str(source))
     except Exception as error:
         raise SampleError(f"cannot open image: {error}", path=source, reason="unreadable_image") from error
+
+
+def is_page(source) -> bool:
+    """Whether this is a page of a document, `vlm.media.pages.PageRef`, which is not part of an exported checkpoint."""
+    return type(source).__name__ == "PageRef"
 
 
 def open_video(
@@ -119,6 +124,8 @@ def _open(item: MediaItem, image_processor, video: dict) -> tuple[object, list[f
     """(image or frames, timestamps, size)."""
     if item.source is None:
         raise SampleError(f"a {item.kind} item has no {item.kind} (path, url, image or frames)", reason="no_media")
+    if item.kind == "image" and is_page(item.source):  # opened in its turn: a long document need not lie in memory
+        return item.source, None, Size(*item.source.size())
     if item.kind == "image":
         image = open_image(item.source)
         return image, None, Size(*image_processor.picture_size(image))
@@ -132,7 +139,7 @@ def _pack(
 ):
     """Adds a medium's patches to `parts`; returns the grids whose tokens it has, and how a video's text is written."""
     if item.kind == "image":
-        patches, plan = image_processor.image_patches(pixels, dtype, plan)
+        patches, plan = image_processor.image_patches(open_image(pixels), dtype, plan)
         parts["images"].append(patches)
         parts["grids"] += plan.maps
         return plan.maps, None

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from vlm.geometry import plan_scales
+from vlm.geometry_fields import filled
 
 
 def num_scales(geometry: dict) -> int:
-    """How many times wider than the encoder's the projector's input is."""
-    return len(geometry["scales"]) if geometry["mode"] == "multi_scale" else 1
+    """How many times wider than the encoder's the projector's input is; `geometry` may be unchecked."""
+    if geometry.get("mode") != "multi_scale":
+        return 1
+    scales = filled(geometry)["scales"]
+    return len(scales) if isinstance(scales, (list, tuple)) else 1
 
 
 def join_views(features: torch.Tensor, grid_h: int, grid_w: int, rows: int, cols: int) -> torch.Tensor:

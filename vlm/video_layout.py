@@ -99,8 +99,15 @@ def pruned_order(token_types: torch.Tensor | None, tokens: MediaTokens) -> torch
 
 
 def move(tensor: torch.Tensor | None, order: torch.Tensor) -> torch.Tensor | None:
-    """A `(B, L)` or `(B, L, D)` tensor in the new order; None and masks of other shapes stay as they are."""
-    if not isinstance(tensor, torch.Tensor) or tensor.shape[:2] != order.shape or tensor.ndim > 3:
-        return tensor
+    """A `(B, L)` or `(B, L, D)` tensor in the new order; None stays None.
+
+    Raises:
+        ValueError: anything else, such as an attention mask of another shape.
+    """
+    if tensor is None:
+        return None
+    shape = getattr(tensor, "shape", type(tensor).__name__)
+    if not isinstance(tensor, torch.Tensor) or shape[:2] != order.shape or len(shape) > 3:
+        raise ValueError(f"beside a pruned video, masks have the shape (B, L) = {tuple(order.shape)}, not {shape}")
     index = order.to(tensor.device)
     return tensor.gather(1, index if tensor.ndim == 2 else index[..., None].expand(-1, -1, tensor.shape[-1]))

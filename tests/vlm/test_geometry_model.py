@@ -82,6 +82,14 @@ def test_scales_take_images_videos_and_text_in_one_batch():
     assert model.config.fingerprint != other.config.fingerprint
 
 
+@pytest.mark.parametrize(("scales", "count"), [(None, 3), (64, 1), ([64, 192], 2)])
+def test_the_projector_is_as_wide_as_there_are_scales(scales, count):
+    geometry = {"mode": "multi_scale", "max_tiles": 12} | ({"scales": scales} if scales else {})
+    model, _ = build_tiny(geometry=geometry)
+    one, _ = build_tiny()
+    assert model.multi_modal_projector.linear_1.in_features == count * one.multi_modal_projector.linear_1.in_features
+
+
 def test_a_prompt_never_has_more_patches_than_its_bound(caplog):
     geometry = {"min_num_patches": 64, "max_num_patches": 256, "max_prompt_patches": 300}
     _, processor = build_tiny(geometry=geometry)

@@ -187,6 +187,25 @@ def test_bad_numbers_of_kept_tokens_and_missing_types_are_named(tiny):
         model(**{key: value for key, value in batch.items() if key != "mm_token_type_ids"})
     with pytest.raises(ValueError, match="pruning_rate=1.5"):
         processor.encode(question(clip(6, 5)), pruning_rate=1.5)
+    for wrong in ({"pruning_rate": 2}, {"temporal_pool": 0}, {"fps": 0}, {"max_frames": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            type(processor)(processor.image_processor, processor.tokenizer, video=wrong)
+
+
+def test_tagged_text_prunes_too(tiny):
+    _, processor = tiny
+    whole, thin = (processor(text="<video>?", videos=[clip(6, 7)], pruning_rate=rate) for rate in (0.0, 0.5))
+    assert thin["input_ids"].shape[1] < whole["input_ids"].shape[1]
+    assert int(thin["video_num_tokens"]) == int((thin["mm_token_type_ids"] == 2).sum())
+
+
+def test_tokens_without_fixed_places_are_not_pruned_whoever_asks():
+    geometry = {"min_num_patches": 4, "max_num_patches": 256}
+    model, processor = build_tiny(geometry=geometry, video=VIDEO, projector={"type": "token_merging"})
+    batch = processor.collate([processor.encode(question(clip(4, 8)))])
+    batch["video_num_tokens"] = batch["video_num_tokens"] - 1
+    with pytest.raises(ValueError, match="token_merging"):
+        model(**batch)
 
 
 def test_averaged_frames_have_one_label_and_one_run_of_tokens():
@@ -209,9 +228,10 @@ def test_averaged_frames_have_one_label_and_one_run_of_tokens():
     assert model.config.fingerprint != plain.config.fingerprint
 
 
-def test_move_leaves_what_is_no_row_alone():
+def test_move_takes_rows_and_nothing_else():
     order = torch.tensor([[1, 0, 2]])
     assert move(None, order) is None
-    mask = torch.ones(1, 1, 3, 3)
-    assert move(mask, order) is mask
+    for wrong in (torch.ones(1, 1, 3, 3), {"full_attention": torch.ones(1, 3)}, torch.ones(1, 4)):
+        with pytest.raises(ValueError, match="masks have the shape"):
+            move(wrong, order)
     assert move(torch.tensor([[5, 6, 7]]), order).tolist() == [[6, 5, 7]]

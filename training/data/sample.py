@@ -51,7 +51,17 @@ class Sample:
         ]
 
     def resolve(self, reference: Any) -> Any:
-        """A media path as written -> absolute path below `base_dir`; objects in memory are returned as they are."""
+        """A media path as written -> absolute path below `base_dir`; objects in memory are returned as they are.
+
+        A row of a Hugging Face dataset (`{"bytes": ..., "path": ...}`) becomes its bytes, or its path by the same rule.
+        """
+        if isinstance(reference, dict):
+            data = reference.get("bytes")
+            if isinstance(data, (bytes, bytearray)):
+                return bytes(data)
+            if data is not None or not isinstance(reference.get("path"), (str, os.PathLike)):
+                raise self.error(f"a medium is a path or bytes, not {reference!r:.80}", "schema")
+            reference = reference["path"]
         if not isinstance(reference, (str, os.PathLike)):
             return reference
         try:

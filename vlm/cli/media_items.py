@@ -32,5 +32,8 @@ def media_item(path: str | Path, kind: str, defaults: dict | None = None, **opti
     known = {key: (defaults or {}).get(key) for key in ("max_frames", "fps")}
     known = {key: value for key, value in known.items() if value is not None}
     options = {"max_frames": MAX_FRAMES} | known | options  # a model may set no bound of its own
-    clip = load_video(path, **options)
+    try:
+        clip = load_video(path, **options)
+    except ValueError as error:  # settings that mean nothing, e.g. fps=0
+        raise RadioVLMError(f"{path}: {error}") from error
     return {"type": "video", "video": clip.frames, "timestamps": clip.timestamps}

@@ -169,8 +169,8 @@ def build(parts, options: dict, on_meta: bool = False):
 def check_keys(options: dict) -> None:
     """Refuse keys that nothing reads: a misspelt one would leave the default in force without a word."""
     from projectors.components import get_projector
-    from vlm.configuration_radio_vlm import VIDEO
     from vlm.errors import RadioVLMError
+    from vlm.video_settings import DEFAULT_VIDEO
     from vlm.vision_features import DEFAULT_FEATURES
 
     projector = options["projector"] or {}
@@ -180,7 +180,7 @@ def check_keys(options: dict) -> None:
         raise RadioVLMError(f"--projector: {error}") from error
     for name, known in (
         ("projector", {*defaults, "type"}),
-        ("video", {*VIDEO, "temporal_patch_size"}),
+        ("video", set(DEFAULT_VIDEO)),
         ("features", set(DEFAULT_FEATURES)),
     ):
         if unknown := sorted(set(options[name] or {}) - known):

@@ -21,6 +21,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SHORTEST = 10  # milliseconds: what claims to last no longer is shown for `SLOW`, as browsers do
 SLOW = 100  # milliseconds
 MAX_FRAMES = 100_000
+MAX_ANIMATION_PIXELS = 1 << 34  # of all frames: 8,000 of 1080p
 BROKEN = (OSError, EOFError, ValueError, SyntaxError, IndexError)  # what Pillow raises on damaged frames
 
 
@@ -86,7 +87,14 @@ def _frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
         if image.width * image.height > MAX_IMAGE_PIXELS:
             message = f"animation of {image.width} x {image.height} pixels is larger than {MAX_IMAGE_PIXELS}"
             raise SampleError(message, path=path, reason="too_large")
-        for number in range(MAX_FRAMES):
+        try:
+            frames = image.n_frames
+        except (EOFError, *BROKEN):  # damaged further on: what comes before is shown
+            frames = MAX_FRAMES
+        if frames * image.width * image.height > MAX_ANIMATION_PIXELS:  # all are decoded, each builds on the last
+            message = f"animation of {frames} frames of {image.width} x {image.height} pixels is too large"
+            raise SampleError(message, path=path, reason="too_large")
+        for number in range(frames):
             try:
                 image.seek(number)
                 image.load()

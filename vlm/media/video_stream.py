@@ -12,6 +12,8 @@ from vlm.errors import SampleError
 MAX_SIDE = 16_384  # pixels
 DEFAULT_RATE = 25.0  # frames a second where nothing is known: FFmpeg's own default for raw streams
 RATES_AGREE = 0.01  # relative difference of average and base rate up to which a stream has a constant rate
+# FFmpeg's readers of lists of files, which may lead out of a data folder, and of plain text
+NO_VIDEO_FILES = {"hls", "dash", "concat", "imf", "image2", "image2pipe", "tty", "bin", "xbin", "sdp", "rtsp"}
 
 
 class VideoStream:
@@ -28,8 +30,11 @@ class VideoStream:
         import av
 
         self.path = path
-        self.container = av.open(str(path), metadata_errors="replace")
+        self.container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
         try:
+            if named := NO_VIDEO_FILES & set(self.container.format.name.split(",")):
+                message = f"a file of the kind {', '.join(named)} names other files or letters: give the video itself"
+                raise SampleError(message, path=path, reason="unreadable_video")
             self.stream = choose_stream(self.container, path)
         except SampleError:
             self.container.close()

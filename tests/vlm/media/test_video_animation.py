@@ -118,3 +118,14 @@ def test_truncated(tmp_path: Path, caplog, kind: str):
     with pytest.raises(SampleError) as caught:
         load_video(path)
     assert caught.value.reason == "unreadable_video" and str(path) in str(caught.value)
+
+
+def test_an_animation_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "long.gif"
+    frames = [Image.new("L", (32, 32), shade) for shade in range(0, 250, 25)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    assert len(load_video(path, max_frames=20, fps=10)) == 10
+    monkeypatch.setattr("vlm.media.animation.MAX_ANIMATION_PIXELS", 32 * 32 * 9)
+    with pytest.raises(SampleError, match="10 frames of 32 x 32") as error:
+        load_video(path)
+    assert error.value.reason == "too_large"

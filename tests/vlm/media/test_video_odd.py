@@ -374,3 +374,26 @@ def test_several_groups_of_a_recording_begun_in_the_middle(tmp_path: Path):
     shown = numbers(clip.frames)
     assert shown[-1] == 149 and shown == list(range(shown[0], 150)) and clip.times[0] == 0
     assert clip.times == pytest.approx([i / 10 for i in range(len(shown))], abs=2e-3)
+
+
+def test_a_list_of_files_is_no_video(tmp_path):
+    """A playlist in a data folder must not read what lies outside it."""
+    outside = tmp_path / "outside.ts"
+    with av.open(str(outside), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for shade in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 5 * shade, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    folder = tmp_path / "data"
+    folder.mkdir()
+    listed = folder / "clip.m3u8"
+    listed.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{outside}\n#EXT-X-ENDLIST\n")
+    assert len(load_video(outside, max_frames=2)) >= 1, "the file itself opens"
+    with av.open(str(listed)) as container:
+        assert "hls" in container.format.name, "a control: FFmpeg follows the list"
+    with pytest.raises(SampleError) as error:
+        load_video(listed)
+    assert error.value.reason == "unreadable_video"
