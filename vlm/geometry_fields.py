@@ -115,7 +115,8 @@ def _check_tiles(full: dict) -> None:
     _check_integer(full, "tile_size", 1)
     if full["tile_size"] % _side(full):
         raise ValueError(
-            f"geometry tile_size={full['tile_size']} must be a multiple of patch_size * multiple = {_side(full)}"
+            f"geometry tile_size={full['tile_size']} must be a multiple of patch_size * multiple = {_side(full)} (the "
+            "projector's fold; with projector_config['odd_grids'] = 'pad' pixel shuffle takes any)"
         )
     _check_max_tiles(full, 1, "")
     if not isinstance(full["thumbnail"], bool):

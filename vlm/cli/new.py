@@ -43,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "VL, sized for the parts), or type=token_merging keep=0.25",
     )  # fmt: skip
     parser.add_argument(
-        "--geometry", nargs="+", metavar="KEY=VALUE", default=[],
-        help="how images are cut, e.g. mode=dynamic max_num_patches=3072, mode=tiles tile_size=512 max_tiles=12, "
-        "mode=multi_scale scales=512,1024,1536 or mode=fixed size=512,512; max_prompt_patches=N bounds a whole prompt",
+        "--geometry", nargs="+", metavar="NAME|KEY=VALUE", default=[],
+        help="how images are cut: nemotron-omni, nemotron-nano-v2-vl, nemotron-nano-vl-8b, nvila, fixed-512, or e.g. "
+        "mode=dynamic max_num_patches=3072, mode=tiles tile_size=512 max_tiles=12, mode=multi_scale "
+        "scales=512,1024,1536, mode=fixed size=512,512; max_prompt_patches=N bounds a whole prompt",
     )  # fmt: skip
     parser.add_argument(
         "--video", nargs="+", metavar="KEY=VALUE", default=[],
@@ -98,11 +99,12 @@ def run(args: argparse.Namespace) -> int:
             raise RadioVLMError(f"{args.out} is not empty and holds no checkpoint; give another --out")
     options = {
         name: {**preset.get(name, {}), **parse_pairs(getattr(args, name), f"--{name}")} or None
-        for name in ("projector", "geometry", "video", "features")
+        for name in ("projector", "video", "features")
     }
-    named = parse_pairs(args.geometry, "--geometry")
-    if named.get("mode", "dynamic") != (preset.get("geometry") or {}).get("mode", "dynamic"):
-        options["geometry"] = named  # the preset's fields belong to another mode
+    named = named_geometry(args.geometry)
+    given = preset.get("geometry") or {}
+    same = named.get("mode", "dynamic") == given.get("mode", "dynamic")
+    options["geometry"] = {**(given if same else {}), **named} or None  # fields of another mode would be refused
     if isinstance((options["features"] or {}).get("layers"), int):
         options["features"]["layers"] = [options["features"]["layers"]]
     options["vision_options"] = {"cpe_training": args.cpe_training}
@@ -132,6 +134,21 @@ def run(args: argparse.Namespace) -> int:
     processor.save_pretrained(args.out)
     print(f"\nwritten to {args.out}\nnext: radio-vlm inspect --model {args.out}")
     return 0
+
+
+def named_geometry(words: list[str]) -> dict:
+    """`["nvila", "max_tiles=16"]` or pairs alone -> fields; the first word may be a name of `GEOMETRIES`."""
+    from vlm.cli.parts import parse_pairs
+    from vlm.errors import RadioVLMError
+    from vlm.geometry import GEOMETRIES
+
+    if not words or "=" in words[0]:
+        return parse_pairs(words, "--geometry")
+    if words[0] not in GEOMETRIES:
+        known = ", ".join(GEOMETRIES)
+        raise RadioVLMError(f"--geometry: expected KEY=VALUE or one of {known}; got {words[0]!r}")
+    fields = {key: value for key, value in GEOMETRIES[words[0]].items() if key not in ("patch_size", "multiple")}
+    return {**fields, **parse_pairs(words[1:], "--geometry")}
 
 
 def window_options(args: argparse.Namespace) -> dict[str, int]:

@@ -325,3 +325,16 @@ def test_dtype(tmp_path):
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
     islands = [name for name, value in model.named_parameters() if value.dtype == torch.float32]
     assert any("A_log" in name for name in islands) and any("position_embedding" in name for name in islands)
+
+
+def test_geometries_have_names_and_modes_replace_the_presets_fields(tmp_path, capsys):
+    fold = ("--projector", "downsample=3", "odd_grids=pad")
+    assert new("--preset", "tiny", "--geometry", "nemotron-nano-v2-vl", "max_tiles=6", *fold, "--meta") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("512×512", "1240×1754"))]
+    assert rows[0][-1] == "121", "32 x 32 patches filled up to 33 x 33: 11 x 11 blocks"
+    assert rows[1][1] == "7" and int(rows[1][-1]) == 7 * 121, "six tiles and a thumbnail"
+    assert new("--preset", "tiny", "--geometry", "mode=tiles", "tile_size=64", "--out", tmp_path / "m") == 0
+    written = json.loads((tmp_path / "m/config.json").read_text())["geometry"]
+    assert written["mode"] == "tiles" and "max_num_patches" not in written
+    assert new("--preset", "tiny", "--geometry", "nemotron", "--meta") == 2
+    assert "nemotron-omni" in capsys.readouterr().err
