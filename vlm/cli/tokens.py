@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frame-patches", type=int, metavar="N", help="budget of a frame in mode dynamic; 0: as images (default: 1024)"
     )
-    parser.add_argument("--temporal-patch", type=int, choices=(1, 2), metavar="N", help="frames that enter the encoder as one (1 or 2)")
+    parser.add_argument(
+        "--temporal-patch", type=int, choices=(1, 2), metavar="N", help="frames that enter the encoder as one (1 or 2)"
+    )
     parser.add_argument("--temporal-pool", type=int, metavar="N", help="frames averaged behind the projector")
     parser.add_argument("--pruning-rate", type=float, metavar="Q", help="share of video tokens that EVS leaves out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too, page by page")
