@@ -120,7 +120,8 @@ def _words(results: dict[str, Any]) -> str:
     return (
         f"{len(results['variants'])} projectors between the same RADIO encoder and language model, each trained for "
         f"{steps['stage1']} + {steps['stage2']} steps of {results['batch_size']} pages (alignment, then every part) "
-        f"and asked {n} questions on pages it has not seen. Tiny models: the order may differ at full size."
+        f"and asked {n} questions on pages it has not seen. Tiny models: the order may differ at full size, and one "
+        "that still scores like its control has not begun to read in so few steps, which says little of its projector."
     )
 
 
