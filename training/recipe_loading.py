@@ -176,7 +176,7 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
             return None
         options = [option for option in options if option is not type(None)]
         for option in options:
-            if option is not str and isinstance(value, option):
+            if option is not str and typing.get_origin(option) is None and isinstance(value, option):
                 return value
         return _convert(options[-1], value, where, key)
     if dataclasses.is_dataclass(kind):

@@ -9,6 +9,7 @@ from training.data.collation import build_loader
 from training.data.dataset import TrainingDataset
 from training.data.sample import Sample
 from training.recipe import Data, RecipeError
+from training.recipe_loading import load_recipe
 
 
 def samples(count: int = 4) -> list[Sample]:
@@ -71,3 +72,12 @@ def test_impossible_rates_are_refused():
     for rates in ([0.5], [0.9, 0.1], [0.0, 1.0]):
         with pytest.raises(RecipeError, match="video_pruning"):
             Data(video_pruning=rates)
+
+
+def test_rates_are_read_from_a_recipe_and_its_overrides(tmp_path):
+    (tmp_path / "r.yaml").write_text("data: {video_pruning: [0.1, 0.5]}\n")
+    assert load_recipe(tmp_path / "r.yaml").data.video_pruning == [0.1, 0.5]
+    assert load_recipe(tmp_path / "r.yaml", ["data.video_pruning=[0, 0.75]"]).data.video_pruning == [0.0, 0.75]
+    assert load_recipe(tmp_path / "r.yaml", ["data.video_pruning=null"]).data.video_pruning is None
+    with pytest.raises(RecipeError, match="data.video_pruning.*list"):
+        load_recipe(tmp_path / "r.yaml", ["data.video_pruning=0.5"])
