@@ -80,9 +80,8 @@ class PackedGenerationMixin(GenerationMixin):
         order = pruned_order(token_types, tokens)
         if order is not None:
             image_mask, video_mask = move(image_mask, order), move(video_mask, order)
-        features = torch.cat([part for part in (tokens.images, tokens.videos) if part is not None])
         num_images = 0 if tokens.images is None else len(tokens.images)
-        return features, feature_index(image_mask, video_mask, num_images), offset, order
+        return tokens.joined, feature_index(image_mask, video_mask, num_images), offset, order
 
     def prepare_inputs_for_generation(
         self,

@@ -196,11 +196,10 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
         order = pruned_order(mm_token_type_ids, tokens)
         if order is not None:
             inputs_embeds, masks = move(inputs_embeds, order), [move(mask, order) for mask in masks]
-        streams = (tokens.images, tokens.videos)
-        for mask, features in zip(masks, streams):
+        for mask, features in zip(masks, (tokens.images, tokens.videos)):
             if features is not None:
                 inputs_embeds = scatter_features(inputs_embeds, mask, features)
-        return inputs_embeds, torch.cat([features for features in streams if features is not None]), order
+        return inputs_embeds, tokens.joined, order
 
     def checked_masks(self, input_ids, mm_token_type_ids, pixels: dict, sample_ids) -> list[torch.Tensor]:
         """`(B, L)` masks of image and video placeholders, as many as the pictures make tokens or an error says which

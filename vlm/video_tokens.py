@@ -26,6 +26,11 @@ class MediaTokens:
     num_video_tokens: list[int]
     group_counts: list[torch.Tensor | None]
 
+    @property
+    def joined(self) -> torch.Tensor:
+        """(N, D): tokens of all images, then of all videos."""
+        return torch.cat([part for part in (self.images, self.videos) if part is not None])
+
 
 def pool_frames(tokens: torch.Tensor, pool: int) -> torch.Tensor:
     """`(T, N, D)` -> `(ceil(T / pool), N, D)`: the mean of each run of `pool` frames, in float32."""

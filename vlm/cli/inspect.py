@@ -125,6 +125,7 @@ def media_table(processor, images: list[Path], videos: list[Path]) -> str:
 def media_row(processor, kind: str, path: Path) -> tuple:
     """The row of one file."""
     from vlm.cli.media_items import media_item
+    from vlm.cli.token_inputs import visual_count
     from vlm.media import load_image
 
     item, size = media_item(path, kind), "video"
@@ -135,8 +136,7 @@ def media_row(processor, kind: str, path: Path) -> tuple:
     grids = encoded["image_grid_hw" if kind == "image" else "video_grid_thw"]
     *frames, h, w = grids[0].tolist()
     patch = processor.image_processor.geometry["patch_size"]
-    types = encoded["mm_token_type_ids"]
-    tokens = int(((types == 1) | (types == 2)).sum())
+    tokens = visual_count(encoded["mm_token_type_ids"])
     grid = ("" if len(grids) == 1 else f"{len(grids)} of ") + "×".join(map(str, [*frames, h, w]))
     return path.name, size, f"{w * patch}×{h * patch}", grid, tokens, len(encoded["input_ids"])
 

@@ -117,8 +117,6 @@ def read_video(path: Path, sampling: Sampling) -> TokenInput:
 
     try:
         with VideoStream(path, threads="SLICE") as source:
-            if source.container.format.name == "tty":  # FFmpeg films any text file letter by letter
-                raise SampleError("a text file", path=path, reason="unreadable_video")
             duration, rate = source.duration(), source.rate
             start, end = max(sampling.start or 0.0, 0.0), math.inf if sampling.end is None else sampling.end
             if start >= min(end, duration):
