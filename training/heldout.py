@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from training.callbacks import all_ranks
+from training.ranks import all_ranks
 
 
 def labelled_tokens(labels: torch.Tensor) -> torch.Tensor:

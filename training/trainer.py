@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from training.callbacks import Throughput
 from training.optimizers import build_optimizer
 from training.recipe import Recipe
+from training.watch.throughput import Throughput
 
 NOT_FOR_THE_MODEL = ("sources",)
 

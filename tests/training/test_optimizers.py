@@ -10,7 +10,7 @@ from tests.helpers.stage_runs import small_vlm
 from training.freezing import apply_freezing, format_table, new_token_ids, train_rows_only, trainable_table
 from training.optimizers import build_optimizer, build_param_groups, check_tags
 from training.recipe import RecipeError
-from training.recipe_loading import load_recipe
+from training.recipe.loading import load_recipe
 
 
 @pytest.fixture(scope="module")

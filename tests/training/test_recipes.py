@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from training.arguments import ZERO_FOLDER, deepspeed_config
 from training.recipe import Recipe, RecipeError, Source
-from training.recipe_loading import _sections, field_docs, help_text, known_keys, load_recipe, to_dict
-from training.run import ZERO_FOLDER, _parse, deepspeed_config, run_stage
+from training.recipe.loading import _sections, field_docs, help_text, known_keys, load_recipe, to_dict
+from training.run import _parse, run_stage
 
 FOLDER = Path(__file__).resolve().parents[2] / "training/recipes"
 SHIPPED = sorted(FOLDER.glob("*/stage*.yaml"))

@@ -15,7 +15,7 @@ from training.freezing import trainable_table
 from training.loading import load_model
 from training.optimizers import build_param_groups
 from training.recipe import RecipeError
-from training.recipe_loading import load_recipe
+from training.recipe.loading import load_recipe
 
 RECIPE = """
 train:

@@ -10,15 +10,16 @@ from transformers import TrainerCallback
 
 from tests.helpers.data_folders import record, write_records
 from tests.helpers.stage_runs import losses, save_small_vlm, small_vlm
+from training.arguments import training_arguments
 from training.data.collation import PaddingCollator
 from training.environment import Machine
 from training.optimizers import build_param_groups
-from training.recipe_loading import load_recipe
-from training.run import _training_arguments, train_stage
+from training.recipe.loading import load_recipe
+from training.stage import train_stage
 from training.trainer import StageTrainer
 
 MACHINE = Machine(rank=0, local_rank=0, world_size=1, device="cpu", launched=False)
-WORDS = ("max_grad_norm=0", "learning_rate=1e-3", "log_steps=1", "tensorboard=false", "group_by_length=false")
+WORDS = ("max_grad_norm=0", "learning_rate=1e-3", "log_steps=1", "watch.report_to=[]", "group_by_length=false")
 
 
 def gradients(batch_size: int, accumulation: int, out: Path) -> dict[str, torch.Tensor]:
@@ -39,7 +40,7 @@ def gradients(batch_size: int, accumulation: int, out: Path) -> dict[str, torch.
     trainer = StageTrainer(
         recipe=recipe, groups=build_param_groups(model, recipe), model=model, train_dataset=samples,
         loader=DataLoader(samples, batch_size, collate_fn=PaddingCollator(processor)),
-        args=_training_arguments(recipe, MACHINE), processing_class=processor, callbacks=[Keep()],
+        args=training_arguments(recipe, MACHINE), processing_class=processor, callbacks=[Keep()],
     )  # fmt: skip
     trainer.train()
     return kept

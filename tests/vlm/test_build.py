@@ -15,7 +15,7 @@ from llm.tiny_tokenizer import CHAT_TOKENS, build_byte_tokenizer, byte_alphabet
 from tests.helpers.model_inputs import text_config, tiny_config
 from tests.helpers.radio_whole import whole_case
 from training.loading import load_model as training_load
-from training.recipe_loading import load_recipe
+from training.recipe.loading import load_recipe
 from vlm.build import build_vlm, load_vlm, tower_config
 from vlm.errors import RadioVLMError
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration

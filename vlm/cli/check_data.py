@@ -74,7 +74,7 @@ def plan(args: argparse.Namespace) -> tuple[list[dict], str | None, int | None, 
     if args.recipe:
         from training.data.sources import under_root
         from training.recipe import RecipeError
-        from training.recipe_loading import load_recipe
+        from training.recipe.loading import load_recipe
 
         try:
             recipe = load_recipe(args.recipe)

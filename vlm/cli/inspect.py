@@ -147,7 +147,7 @@ def trainable_table(model, tokenizer, recipe: Path) -> str:
     from training.freezing import trainable_table as table
     from training.optimizers import build_param_groups
     from training.recipe import RecipeError
-    from training.recipe_loading import load_recipe
+    from training.recipe.loading import load_recipe
 
     try:
         settings = load_recipe(recipe)

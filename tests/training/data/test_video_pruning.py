@@ -9,7 +9,7 @@ from training.data.collation import build_loader
 from training.data.dataset import TrainingDataset
 from training.data.sample import Sample
 from training.recipe import Data, RecipeError
-from training.recipe_loading import load_recipe
+from training.recipe.loading import load_recipe
 
 
 def samples(count: int = 4) -> list[Sample]:

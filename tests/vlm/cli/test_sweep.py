@@ -9,7 +9,7 @@ import pytest
 from eval.run import parser as eval_parser
 from projectors.components import default_config, projector_names
 from tests.helpers.tiny_vlm import build_tiny
-from training.recipe_loading import load_recipe
+from training.recipe.loading import load_recipe
 from vlm.cli import sweep
 from vlm.cli.main import build_parser
 from vlm.cli.new import check_keys

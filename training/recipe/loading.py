@@ -188,6 +188,11 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
             raise RecipeError(f"{key} in {where} must be a list, not {value!r}")
         (inner,) = typing.get_args(kind)
         return [_convert(inner, item, where, f"{key}[{index}]") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{key} in {where} must be a mapping, not {value!r}")
+        of_key, of_value = typing.get_args(kind)
+        return {_convert(of_key, k, where, key): _convert(of_value, v, where, f"{key}.{k}") for k, v in value.items()}
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 3e-4 as text
@@ -205,4 +210,6 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         return str(value)
     elif kind is str and key.endswith("zero") and value in (None, False):
         return "none"
+    elif kind is str and key.endswith("reasoning") and isinstance(value, bool):
+        return "on" if value else "off"  # as YAML reads these words
     raise RecipeError(f"{key} in {where} must be {getattr(kind, '__name__', kind)}, not {value!r}")

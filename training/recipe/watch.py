@@ -1,0 +1,38 @@
+"""What is looked at while a stage runs, and what happens when its loss goes wrong."""
+
+from dataclasses import dataclass, field
+
+from training.recipe.checks import choice, require
+
+REPORTERS = ("tensorboard", "wandb", "trackio")
+
+
+@dataclass
+class Watch:
+    """Logs, sample predictions and the guard against bad losses."""
+
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where figures go besides trainer_state.json: tensorboard (output_dir/tensorboard), wandb, trackio; [] is none."""
+    predictions_every: int = 0
+    """Write answers of the model to held-out samples, with their pictures, every N steps; 0 writes none."""
+    predictions: int = 4
+    """How many samples are answered."""
+    bad_loss: str = "stop"
+    """What to do when the loss or the gradient is not finite, or a spike: `stop`, `skip` (the step changes nothing) or
+    `warn`. The samples of the batch are named in each case."""
+    spike_factor: float = 0.0
+    """A loss above this many times the median of the last 50 steps is a spike; 0: none is."""
+    peak_tflops: float | None = None
+    """Dense bf16 peak of a device, for the model-flops utilisation; default: known for common GPUs, else not shown."""
+
+    def __post_init__(self) -> None:
+        for name in self.report_to:
+            choice(name, REPORTERS, "watch.report_to")
+        choice(self.bad_loss, ("stop", "skip", "warn"), "watch.bad_loss")
+        for name in ("predictions_every", "spike_factor"):
+            require(getattr(self, name) >= 0, f"watch.{name} = {getattr(self, name)} must be 0 or more")
+        require(self.predictions > 0, f"watch.predictions = {self.predictions} must be above 0")
+        require(
+            self.spike_factor == 0 or self.spike_factor > 1,
+            f"watch.spike_factor = {self.spike_factor} must be above 1, or 0 for no limit",
+        )

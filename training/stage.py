@@ -1,0 +1,79 @@
+"""One training stage from its recipe to a model folder: builds the parts, trains, saves."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from training.adapters import attach_adapters
+from training.arguments import training_arguments
+from training.checkpoints import CompleteMark, newest_checkpoint
+from training.environment import Machine, limit_threads, quiet_libraries, stage_logger
+from training.recipe import Recipe
+from training.recipe.loading import to_dict
+
+
+def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
+    """Build everything, train, save. Returns what went to throughput.json. Called by every rank."""
+    started = time.perf_counter()
+    quiet_libraries()
+    logger = stage_logger(machine)
+    limit_threads(machine, recipe.train.threads_per_rank)
+    output = Path(recipe.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+
+    args = training_arguments(recipe, machine)  # before the model: under ZeRO-3 it must be built in shards
+    from training.data_loading import build_data
+    from training.freezing import format_table, save_table
+    from training.loading import load_model
+    from training.optimizers import check_tags
+    from training.saving import save_stage
+    from training.trainable import make_trainable
+    from training.trainer import StageTrainer
+    from training.watch.callbacks import stage_callbacks
+
+    model, processor = load_model(recipe, args)
+    model = attach_adapters(model, recipe)
+    groups, table = make_trainable(model, processor, recipe)
+    logger.info(format_table(table))
+    dataset, loader, heldout = build_data(recipe, processor, machine)
+
+    trainer = StageTrainer(recipe=recipe, groups=groups, loader=loader, model=model, args=args, train_dataset=dataset,
+                           processing_class=processor, callbacks=[])  # fmt: skip
+    for callback in [*stage_callbacks(trainer, recipe, machine, heldout, title), CompleteMark()]:
+        trainer.add_callback(callback)
+    if machine.is_main:
+        save_table(table, output)
+        (output / "recipe.json").write_text(json.dumps(to_dict(recipe), indent=1) + "\n", encoding="utf-8")
+    check_tags(groups)
+
+    resume = newest_checkpoint(output) if recipe.resume is True else (recipe.resume or None)
+    if resume:
+        logger.info(f"resuming from {resume}")
+    elif machine.is_main:
+        dataset.bad.start_over()
+    built = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+    saving = time.perf_counter()
+    save_stage(trainer, output)
+    clock = trainer.throughput
+    record = clock.read(machine.world_size) | {
+        "build_seconds": round(built - started, 2),
+        "start_seconds": round(clock.started - built, 2),
+        "save_seconds": round(time.perf_counter() - saving, 2),
+        "data": dataset.report(),
+    }
+    if machine.is_main:
+        (output / "throughput.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        logger.info(f"{title}: {record['steps']} steps, {record['seconds']:.1f} s, saved to {output}")
+    _finish()
+    return record
+
+
+def _finish() -> None:
+    """Leave the process group in order, so that no rank reports a lost peer at exit."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,1 @@
+"""What is looked at while a stage runs: throughput, progress, held-out loss, predictions, reporters, bad losses."""
