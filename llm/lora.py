@@ -174,6 +174,11 @@ def _check_prepared(language: nn.Module, family: LLMFamily, names: list[str]) ->
             )
 
 
+def is_adapter_parameter(name: str) -> bool:
+    """Whether a parameter's name is that of a LoRA factor, `<layer>.lora_A.<adapter>.weight` or `lora_B`."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
 def lora_pairs(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """`(name of the layer, A (r, in), B (out, r))` of every active adapter."""
     for name, module in model.named_modules():
