@@ -143,11 +143,14 @@ def encode_sample(sample: Sample, processor: Any, max_length: int | None = None,
     to learn. An unforeseen exception becomes a SampleError too (reason "unexpected"): one odd file must not end a run
     after hours, and the share limit ends it soon enough when the fault is not the file's.
     """
+    if sample.problem is not None:
+        raise sample.problem
     if not sample.has_answer():
         # An empty answer leaves the end-of-turn token to learn, which the processor takes for a label.
         raise no_answer(sample)
     try:
         messages = sample.resolved_messages()
+        options = {**sample.template, **options}
         encoded = processor.encode(messages, max_length=max_length, sample_id=sample.id, **options)
     except SampleError as error:
         if error.sample_id is None:

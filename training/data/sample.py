@@ -21,7 +21,8 @@ class Sample:
 
     id: unique within its source; source: the source's name (losses are reported by it); meta: everything else of the
     record (gold answers, task, licence); base_dir: the folder that media paths are relative to and may not leave;
-    origin: "file:line", for error messages.
+    origin: "file:line", for error messages; template: what the chat template is told beside the messages (`tools`,
+    `enable_thinking`); problem: why the record could not be read, when a stream hands on a record that could not be.
     """
 
     id: str
@@ -30,6 +31,8 @@ class Sample:
     meta: dict[str, Any] = field(default_factory=dict)
     base_dir: Path | None = None
     origin: str = ""
+    template: dict[str, Any] = field(default_factory=dict)
+    problem: SampleError | None = None
 
     def media_items(self) -> Iterator[dict[str, Any]]:
         """The content items that are media, in the order of the conversation."""
