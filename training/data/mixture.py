@@ -26,7 +26,8 @@ class Mixture(Sequence):
     sources: specs as `open_source` takes them (or Source objects), each with at most one of
       - repeats (default 1.0): passes over the source an epoch; fractions are fine
       - weight: share of the epoch, relative to the other weights (all sources must have one, or none)
-      and optionally limit: only the first N records are used.
+      and optionally limit: only the first N records are used; cap: at most N samples an epoch, other ones in the next
+      epochs until all were seen (the epoch gets shorter, the other sources keep their numbers).
     epoch_size: samples an epoch; default: all samples once (weights), or the sum of the repeats.
     root: the folder that relative paths start from.
     """
@@ -43,7 +44,7 @@ class Mixture(Sequence):
         self.seed = seed
         self.sources: list[Source] = []
         self.sizes: list[int] = []
-        repeats, weights = [], []
+        repeats, weights, caps = [], [], []
         for spec in sources:
             options = {} if isinstance(spec, Source) else under_root(spec, root)
             source = spec if isinstance(spec, Source) else open_source(options)
@@ -52,8 +53,13 @@ class Mixture(Sequence):
             self.sizes.append(len(source) if limit is None else min(int(limit), len(source)))
             repeats.append(options.get("repeats"))
             weights.append(options.get("weight"))
+            caps.append(options.get("cap"))
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.counts = self._counts(repeats, weights, epoch_size)
+        for source, cap in zip(self.sources, caps):
+            if cap is not None and not (isinstance(cap, int) and cap > 0):
+                raise DataError(f"{source.path}: cap must be a whole number above 0, this is {cap!r}")
+        counts = self._counts(repeats, weights, epoch_size)
+        self.counts = [count if cap is None else min(count, cap) for count, cap in zip(counts, caps)]
 
     def __len__(self) -> int:
         return int(self.offsets[-1])

@@ -12,8 +12,13 @@ In LLaVA style text (and in plain-string messages of a record that lists its med
 turns stand for the record's media, in order, and their numbers must agree; `<document>` does in records that list
 documents. Everywhere else, and in typed items always, they are just text. A medium listed beside the conversation is a
 path, or an object with the keys of an item: {"document": "x.pdf", "pages": "1-3"}.
+
+Tools: assistant turns may carry `tool_calls` (as OpenAI writes them; then `content` may be missing), answered by turns
+of the role `tool`; LLaVA style writes them as turns from "function_call" and "observation". A record's `tools`, a list
+of function definitions or its JSON text, goes to the chat template.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from vlm.errors import SampleError
 
 ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -30,6 +36,10 @@ ROLES = {
     "model": "assistant",
     "tool": "tool",
     "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "ipython": "tool",
+    "function_call": "assistant",  # a turn that says nothing but one call
 }
 MEDIA_KEYS = {
     "image": ("image", "images", "file_name"),
@@ -57,12 +67,13 @@ def parse_record(record: Any, *, default_id: str, source: str, base_dir: Path | 
         if not isinstance(meta, dict):
             raise RecordError("'meta' must be an object", "schema")
         messages, used = _messages(record)
-        rest = {key: value for key, value in record.items() if key not in used | {"id", "source", "meta"}}
+        tools = _tools(record.get("tools"))
+        used = used | {"id", "source", "meta"} | ({"tools"} if tools else set())
+        rest = {key: value for key, value in record.items() if key not in used}
         if "options" in rest and "answer" in rest:  # the letter is as right as the words
             rest["answers"] = [rest["answer"], *rest.get("answers", [])]
-        return Sample(
-            sample_id, str(record.get("source") or source), messages, {**rest, **meta}, base_dir=base_dir, origin=origin
-        )
+        name, template = str(record.get("source") or source), {"tools": tools} if tools else {}
+        return Sample(sample_id, name, messages, {**rest, **meta}, base_dir, origin, template)
     except RecordError as error:
         message, reason = error.args
         raise SampleError(message, sample_id, origin, reason) from None
@@ -75,7 +86,7 @@ def _messages(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
         return _from_messages(record["messages"], media), {"messages"} | media_keys
     if "conversations" in record:
         turns = [
-            {"role": _get(turn, "from", "role"), "content": _get(turn, "value", "content")}
+            {**_others(turn), "role": _get(turn, "from", "role"), "content": _get(turn, "value", "content")}
             for turn in _list(record["conversations"], "conversations")
         ]
         return _from_messages(turns, media, always_tags=True), {"conversations"} | media_keys
@@ -121,14 +132,64 @@ def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = 
         role = ROLES.get(_get(turn, "role"))
         if role is None:
             raise RecordError(f"unknown role {turn['role']!r}, known: {', '.join(sorted(ROLES))}", "schema")
-        content = _get(turn, "content")
-        if isinstance(content, str):
+        calls = _tool_calls(turn) if role == "assistant" else []
+        if turn["role"] == "function_call":
+            turn = {**turn, "content": ""}
+        content = turn.get("content") if calls else _get(turn, "content")
+        if content is None or isinstance(content, str):
+            content = content or ""
             items = _split_tags(content, tags) if tagged and role == "user" else [_text(content)]
         else:
             items = [_item(item) for item in _list(content, "content")]
-        messages.append({**{k: v for k, v in turn.items() if v is not None}, **_turn(role, items)})
+        extra = {"tool_calls": calls} if calls else {}
+        messages.append({**{k: v for k, v in turn.items() if v is not None}, **extra, **_turn(role, items)})
     _fill(messages, media)
     return messages
+
+
+def _others(turn: Any) -> dict[str, Any]:
+    """What a LLaVA style turn holds beside its words."""
+    return {key: value for key, value in turn.items() if key not in ("from", "value")} if isinstance(turn, dict) else {}
+
+
+def _tools(value: Any) -> list[dict[str, Any]] | None:
+    """Function definitions for the template; None for another thing that happens to be called `tools`."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if not isinstance(value, list) or not value or not all(isinstance(tool, dict) for tool in value):
+        return None
+    return value if all("function" in tool or "name" in tool for tool in value) else None
+
+
+def _tool_calls(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of a turn as {"type": "function", "function": {"name", "arguments"}}; arguments as an object where they
+    are written as its JSON text, since templates write them as JSON again.
+    """
+    calls = turn.get("tool_calls")
+    if turn["role"] == "function_call":
+        try:
+            calls = json.loads(_get(turn, "content"))
+        except (ValueError, TypeError):
+            raise RecordError(f"a function_call is no JSON: {turn['content']!r:.80}", "schema") from None
+        calls = calls if isinstance(calls, list) else [calls]
+    found = []
+    for call in _list(calls or [], "tool_calls"):
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RecordError(f"a tool call needs a function with a name, this is {call!r:.80}", "schema")
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            try:
+                parsed = json.loads(arguments)
+            except ValueError:
+                parsed = None
+            arguments = parsed if isinstance(parsed, dict) else arguments
+        more = {"id": call["id"]} if call.get("id") is not None else {}
+        found.append({**more, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return found
 
 
 def _from_pairs(texts: Any) -> list[dict[str, Any]]:

@@ -96,3 +96,54 @@ def test_largest_remainder_sums_exactly():
         weights, total = rng.random(rng.integers(1, 9)) + 1e-9, int(rng.integers(1, 1000))
         counts = np.array(largest_remainder(weights, total))
         assert counts.sum() == total and np.abs(counts - weights * total / weights.sum()).max() < 1
+
+
+def test_cap_shows_others_each_epoch_and_all_of_them_equally_often(folders):
+    mixture = Mixture([{"path": folders[0], "repeats": 2}, {"path": folders[2], "cap": 8}])
+    assert mixture.counts == [14, 8]
+    seen, epochs = Counter(), 15  # 15 * 8 = 4 passes over 30
+    for epoch in range(epochs):
+        order = mixture.order(epoch)
+        capped = [int(index) for index in order if index >= 7]
+        assert len(order) == 22 and len(set(capped)) == 8
+        seen.update(capped)
+    assert set(seen.values()) == {4} and len(seen) == 30
+    first, second = (set(mixture.order(epoch).tolist()) - set(range(7)) for epoch in (0, 1))
+    assert not first & second
+    weighted = Mixture([{"path": folders[0], "weight": 1}, {"path": folders[1], "weight": 1, "cap": 3}], epoch_size=20)
+    assert weighted.counts == [10, 3]
+    assert Mixture([{"path": folders[0], "cap": 99}]).counts == [7]  # a cap above the size changes nothing
+    with pytest.raises(DataError, match="cap must be"):
+        Mixture([{"path": folders[0], "cap": 1.5}])
+
+
+FROZEN = {  # the orders of runs that exist: whoever changes one of these makes every old run unrepeatable
+    "plain": [
+        [13, 1, 10, 11, 15, 12, 0, 4, 8, 18, 5, 7, 9, 3, 6, 2, 14, 17, 16],
+        [1, 16, 11, 0, 9, 12, 13, 4, 3, 17, 2, 6, 7, 10, 18, 8, 15, 5, 14],
+    ],
+    "repeats": [
+        [1, 6, 0, 18, 8, 5, 4, 3, 4, 3, 6, 2, 1, 9],
+        [1, 2, 0, 4, 5, 14, 3, 0, 6, 15, 10, 6, 2, 2],
+    ],
+    "weights": [
+        [17, 18, 14, 16, 10, 15, 0, 8, 13, 9, 5, 10, 11, 3, 6, 2, 14, 7, 12],
+        [6, 9, 13, 11, 17, 7, 7, 5, 2, 8, 3, 10, 11, 15, 12, 18, 14, 0, 16],
+    ],
+    "cap": [
+        [9, 5, 0, 3, 13, 2, 11, 18, 8],
+        [13, 3, 16, 0, 11, 18, 17, 4, 5],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_orders_never_change(folders, name):
+    options = {
+        "plain": [{}, {}],
+        "repeats": [{"repeats": 1.5}, {"repeats": 0.25}],
+        "weights": [{"weight": 1}, {"weight": 3}],
+        "cap": [{"cap": 4}, {"repeats": 0.5, "cap": 5}],
+    }[name]
+    mixture = Mixture([{"path": path, **more} for path, more in zip(folders, options)], seed=7)
+    assert [mixture.order(epoch).tolist() for epoch in (0, 3)] == FROZEN[name]

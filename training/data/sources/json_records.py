@@ -10,7 +10,6 @@ import re
 from array import array
 from pathlib import Path
 
-from training.data.records import parse_record
 from training.data.sample import Sample
 from training.data.sources.registry import DataError, Source, register_source
 from vlm.errors import SampleError
@@ -54,7 +53,7 @@ class JsonSource(Source):
             record = json.loads(self._read(index))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             raise SampleError(f"this is not JSON: {error}", default_id, origin, "bad_json") from None
-        return parse_record(record, default_id=default_id, source=self.name, base_dir=self.base_dir, origin=origin)
+        return self.parse(record, default_id, origin, self.base_dir)
 
     def _read(self, index: int) -> str:
         if self._fd is None:  # opened late and not pickled: worker processes open their own
@@ -84,14 +83,15 @@ class JsonlSource(JsonSource):
     """One JSON object a line; or a folder that holds `records.jsonl`, `metadata.jsonl` or a single .jsonl file."""
 
     @classmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Path | str) -> bool:
         file = cls.data_file(path)
         if not file.is_file() or first_character(file) == "[":
             return False
         return file.suffix in (".jsonl", ".ndjson") or (file.suffix == ".json" and first_character(file) == "{")
 
     @classmethod
-    def data_file(cls, path: Path) -> Path:
+    def data_file(cls, path: Path | str) -> Path:
+        path = Path(path)
         if not path.is_dir():
             return path
         for name in FOLDER_FILES:
@@ -119,12 +119,13 @@ class LlavaJsonSource(JsonSource):
     """
 
     @classmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Path | str) -> bool:
         file = cls.data_file(path)
         return file.is_file() and file.suffix in (".json", ".jsonl") and first_character(file) == "["
 
     @classmethod
-    def data_file(cls, path: Path) -> Path:
+    def data_file(cls, path: Path | str) -> Path:
+        path = Path(path)
         if not path.is_dir():
             return path
         files = sorted(file for file in path.glob("*.json") if first_character(file) == "[")

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from training.data.records import parse_record
 from training.data.sample import Sample
+from training.data.turns import rename_columns, with_reasoning, with_system
 from vlm.errors import RadioVLMError
 
 
@@ -21,20 +23,34 @@ class Source(ABC):
 
     format: ClassVar[str]
 
-    def __init__(self, path: Path, name: str | None = None, media_root: Path | None = None, split: str | None = None):
-        """path: file or folder; media_root: what media paths are relative to (default: the data file's folder)."""
+    def __init__(
+        self,
+        path: Path | str,
+        name: str | None = None,
+        media_root: Path | None = None,
+        split: str | None = None,
+        subset: str | None = None,
+        columns: dict[str, str] | None = None,
+        system: str | None = None,
+        reasoning: str | None = None,
+    ):
+        """path: file or folder (a pattern or an `hf://` name stays a string); the others as in
+        `training.recipe.Source`; media_root: default: the data file's folder.
+        """
         self.path = path
         self.name = name or self.default_name(path)
         self.media_root = media_root
-        self.split = split
+        self.split, self.subset = split, subset
+        self.columns, self.system, self.reasoning = columns, system, reasoning
 
     @classmethod
     @abstractmethod
-    def claims(cls, path: Path) -> bool:
-        """Whether this class reads `path`, judged by what is inside; must not raise on foreign files."""
+    def claims(cls, path: Path | str) -> bool:
+        """Whether this class reads `path`, judged by what is inside; must not raise on foreign or missing files."""
 
     @staticmethod
-    def default_name(path: Path) -> str:
+    def default_name(path: Path | str) -> str:
+        path = Path(path)
         return path.name if path.is_dir() else path.parent.name + "/" + path.name
 
     @abstractmethod
@@ -50,6 +66,15 @@ class Source(ABC):
         """The place of a record for error messages, e.g. "data/records.jsonl:12"; never raises."""
         return f"{self.path}[{index}]"
 
+    def parse(self, record: Any, default_id: str, origin: str, base_dir: Path | None) -> Sample:
+        """A decoded record as this source's options want it. Raises SampleError naming `origin`."""
+        if self.columns:
+            record = rename_columns(record, self.columns)
+        sample = parse_record(record, default_id=default_id, source=self.name, base_dir=base_dir, origin=origin)
+        if self.system:
+            sample = with_system(sample, self.system)
+        return with_reasoning(sample, self.reasoning) if self.reasoning else sample
+
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)} in {self.path}")
@@ -57,8 +82,10 @@ class Source(ABC):
 
 
 SOURCES: dict[str, type[Source]] = {}
-OPTIONS = {"path", "format", "name", "media_root", "split"}
-MIXTURE_OPTIONS = {"weight", "repeats", "limit"}  # read by training.data.mixture
+READING_OPTIONS = {"name", "media_root", "split", "subset", "columns", "system", "reasoning"}
+OPTIONS = {"path", "format", "streaming"} | READING_OPTIONS
+MIXTURE_OPTIONS = {"weight", "repeats", "limit", "cap"}  # read by training.data.mixture and stream_feed
+HUB = "hf://"
 
 
 def register_source(name: str):
@@ -74,52 +101,67 @@ def register_source(name: str):
     return register
 
 
-def detect_format(path: Path) -> type[Source]:
+def detect_format(path: Path | str) -> type[Source]:
     """The one source class that claims `path`. Raises DataError when none or several do."""
-    if not path.exists():
-        raise DataError(f"data {str(path)!r} does not exist")
     found = [cls for cls in SOURCES.values() if cls.claims(path)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(cls.format for cls in found)
     if found:
         raise DataError(f"{path} could be any of {names}: say which with `format:`")
+    _check_exists(path)
+    path = Path(path)
     inside = f"; it holds {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'nothing'}" if path.is_dir() else ""
     raise DataError(f"{path} is none of the known data formats ({', '.join(sorted(SOURCES))}){inside}")
 
 
+def _check_exists(path: Path | str) -> None:
+    if not Path(path).exists():
+        raise DataError(f"data {str(path)!r} does not exist")
+
+
 def under_root(spec: str | Path | dict[str, Any], root: str | Path | None) -> dict[str, Any]:
-    """The spec as a dict whose relative paths start from `root`."""
+    """The spec as a dict whose relative paths start from `root`; names on the hub stay as they are."""
     options = dict(spec) if isinstance(spec, dict) else {"path": spec}
     for key in ("path", "media_root"):
-        if root is not None and options.get(key):
+        if root is not None and options.get(key) and not str(options[key]).startswith(HUB):
             options[key] = Path(root) / Path(options[key]).expanduser()
     return options
 
 
-def open_source(spec: str | Path | dict[str, Any]) -> Source:
-    """A path, or {path, format?, name?, media_root?, split?}, -> the source. Mixture keys are allowed and ignored.
-
-    Raises DataError when the source as a whole cannot be read; bad records raise SampleError later, one by one.
-    """
+def source_class(spec: str | Path | dict[str, Any]) -> tuple[type[Source], Path | str, dict[str, Any]]:
+    """The class that reads a spec, the path it is given, and its reading options. Raises DataError."""
     options = dict(spec) if isinstance(spec, dict) else {"path": spec}
     unknown = set(options) - OPTIONS - MIXTURE_OPTIONS
     if unknown or "path" not in options:
         problem = f"unknown key {sorted(unknown)[0]!r} in data source" if unknown else "a data source needs 'path'"
         raise DataError(f"{problem} {options}; known: {', '.join(sorted(OPTIONS | MIXTURE_OPTIONS))}")
-    path = Path(options["path"]).expanduser()
-    if "format" in options:
-        if options["format"] not in SOURCES:
-            raise DataError(f"unknown data format {options['format']!r}, known: {', '.join(sorted(SOURCES))}")
-        if not path.exists():
-            raise DataError(f"data {str(path)!r} does not exist")
-        cls = SOURCES[options["format"]]
-    else:
+    path = options["path"]
+    path = path if str(path).startswith(HUB) else Path(path).expanduser()
+    name = options.get("format")
+    if name is None:
         cls = detect_format(path)
-    media_root = options.get("media_root")
-    return cls(
-        path,
-        name=options.get("name"),
-        media_root=Path(media_root).expanduser() if media_root else None,
-        split=options.get("split"),
-    )
+    elif name in SOURCES:
+        cls = SOURCES[name]
+        if not cls.claims(path):
+            _check_exists(path)
+    else:
+        raise DataError(f"unknown data format {name!r}, known: {', '.join(sorted(SOURCES))}")
+    reading = {key: options[key] for key in READING_OPTIONS if options.get(key) is not None}
+    if "media_root" in reading:
+        reading["media_root"] = Path(reading["media_root"]).expanduser()
+    return cls, path, reading
+
+
+def open_source(spec: str | Path | dict[str, Any]) -> Source:
+    """A path, or a dict with the keys of `training.recipe.Source`, -> the source. Of the mixture's keys only `limit` is
+    read here, and only for a streamed source: its first `limit` records, held in memory.
+
+    Raises DataError when the source as a whole cannot be read; bad records raise SampleError later, one by one.
+    """
+    cls, path, reading = source_class(spec)
+    if isinstance(spec, dict) and spec.get("streaming"):
+        from training.data.streams import StreamHead
+
+        return StreamHead(spec)
+    return cls(path, **reading)
