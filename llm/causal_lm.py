@@ -3,6 +3,8 @@ forward, a loss that never makes the full logits, `inputs_embeds` that mean the 
 `generate(inputs_embeds=...)`.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -26,6 +28,13 @@ def _most_chunks(head: nn.Module, counted: int, device: torch.device) -> int:
     chunks = torch.tensor(-(-counted // _HEAD_ROWS), device=device)
     torch.distributed.all_reduce(chunks, torch.distributed.ReduceOp.MAX)
     return int(chunks)
+
+
+@dataclass
+class PackedCausalLMOutput(CausalLMOutputWithPast):
+    """transformers' output and `token_losses` (B, L): the cross entropy of each label, without gradient, on request."""
+
+    token_losses: torch.Tensor | None = None
 
 
 class PackedCausalLM:
@@ -66,6 +75,8 @@ class PackedCausalLM:
         token_weights: torch.Tensor | None = None,
         skip_logits: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        z_loss: float = 0.0,
+        return_token_losses: bool = False,
         **kwargs,
     ):
         """As the family's own forward, and:
@@ -76,11 +87,14 @@ class PackedCausalLM:
             inputs_embeds: (B, L, D) rows of the embedding table (or projected features beside them).
             token_weights: (B, L) weight of each label; the loss is the weighted mean.
             skip_logits: With labels: return the loss and no logits, which are never made.
-            num_items_in_batch: divides the summed loss instead of the number of labelled tokens.
+            num_items_in_batch: divides the summed loss instead of the number of labelled tokens. Where a batch is one
+                of several that make a step, what a family adds (router and z-losses) counts by the share of its tokens.
+            z_loss: weight of the squared log of the softmax's denominator, at labelled tokens, weighted as their loss.
+            return_token_losses: with labels: `token_losses` (B, L), the loss of label t at t (0 where there is none).
 
         Raises:
             ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape;
-                `token_weights` without labels of their shape.
+                `token_weights` without labels of their shape; `token_weights` or `z_loss` with a model of unknown loss.
         """
         if token_weights is not None and (labels is None or token_weights.shape != labels.shape):
             shape = None if labels is None else tuple(labels.shape)
@@ -105,29 +119,36 @@ class PackedCausalLM:
 
         known = bool(self.llm_family.model_type)
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
-        native = labels is None or (all_logits and token_weights is None)
+        plain = token_weights is None and not z_loss and not return_token_losses
+        native = labels is None or (all_logits and plain)
         if native and not (known and seq_idx is not None):
             return self._native(inputs, labels, num_items_in_batch, logits_to_keep)
         if not known and (reason := why_loss_needs_logits(self)) is not None:
-            if token_weights is not None:
-                raise ValueError(f"token_weights were given, but {type(self).__name__} {reason}: leave them out")
-            outputs = self._native(inputs, labels, num_items_in_batch)
+            if token_weights is not None or z_loss:
+                given = "z_loss was" if token_weights is None else "token_weights were"
+                raise ValueError(f"{given} given, but {type(self).__name__} {reason}: leave them out")
+            outputs = PackedCausalLMOutput(**self._native(inputs, labels, num_items_in_batch))
+            if return_token_losses:
+                outputs.token_losses = losses_of_logits(outputs.logits, labels)
             outputs.logits = None if skip_logits else slice_logits_to_keep(outputs.logits, logits_to_keep)
             return outputs
         return_dict = inputs.pop("return_dict", None)
         outputs = self.run_base(**(self.llm_family.base_options(self.config) | inputs), return_dict=True)
-        hidden, loss, logits = outputs.last_hidden_state, None, None
+        hidden, loss, logits, each = outputs.last_hidden_state, None, None, None
         if labels is not None:
-            loss = self._loss(hidden, labels, token_weights, num_items_in_batch)
-            loss = self._with_auxiliary(loss, outputs, attention_mask)
+            if return_token_losses:
+                each = hidden.new_zeros(hidden.shape[:2], dtype=torch.float32)
+            loss, share = self._loss(hidden, labels, token_weights, num_items_in_batch, z_loss, each)
+            loss = self._with_auxiliary(loss, outputs, attention_mask, share)
         if labels is None or not skip_logits:
             logits = self._logits(slice_logits_to_keep(hidden, logits_to_keep))
-        result = CausalLMOutputWithPast(
+        result = PackedCausalLMOutput(
             loss=loss,
             logits=logits,
             past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
+            token_losses=None if each is None else nn.functional.pad(each[:, :-1], (1, 0)),
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
@@ -158,8 +179,8 @@ class PackedCausalLM:
         inputs.update(packed)
         return seq_idx
 
-    def _with_auxiliary(self, loss: torch.Tensor, outputs, attention_mask) -> torch.Tensor:
-        """The loss plus what the family adds for its layers, such as the balancing loss of routers."""
+    def _with_auxiliary(self, loss: torch.Tensor, outputs, attention_mask, share: torch.Tensor) -> torch.Tensor:
+        """The loss plus `share` of what the family adds for its layers, such as the balancing loss of routers."""
         family = self.llm_family
         extra = None if family.auxiliary_loss is None else family.auxiliary_loss(self, outputs, attention_mask)
         if extra is None:
@@ -171,7 +192,7 @@ class PackedCausalLM:
                 'have no gradient; use gradient_checkpointing_enable({"use_reentrant": False}), or set '
                 "config.output_router_logits = False"
             )
-        return loss + extra.to(loss.device)
+        return loss + share * extra.to(loss.device)
 
     def run_native(self, **inputs):
         """The family's own forward."""
@@ -212,27 +233,43 @@ class PackedCausalLM:
         cap = self.llm_family.softcap(self.config)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _loss(self, hidden, labels, token_weights, num_items_in_batch) -> torch.Tensor:
-        """Shifted cross entropy from (B, L, D) hidden states, plus the family's z-loss over all positions."""
+    def _loss(
+        self, hidden, labels, token_weights, num_items_in_batch, z_loss: float = 0.0, token_losses=None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(loss, share)`: shifted cross entropy from (B, L, D) hidden states plus the family's z-loss over all
+        positions, and the share this batch has in what divides it (1 where the batch divides its own sum)."""
         family, config = self.llm_family, self.config
         targets = nn.functional.pad(labels[:, 1:], (0, 1), value=-100).to(hidden.device)
         labelled = targets != -100
         weights = None
         if token_weights is not None:
             weights = nn.functional.pad(token_weights[:, 1:], (0, 1)).to(hidden.device).masked_fill(~labelled, 0)
-        count = num_items_in_batch
-        if count is None:
-            count = labelled.sum() if weights is None else weights.sum()
-        count = torch.as_tensor(count, device=hidden.device)
+        own = labelled.sum() if weights is None else weights.sum()
+        count = torch.as_tensor(own if num_items_in_batch is None else num_items_in_batch, device=hidden.device)
+        share = torch.where(count == 0, 1.0, own / count)
         count = torch.where(count == 0, torch.ones_like(count), count)  # nothing to learn: loss 0, not NaN
         options = {"scale": family.logit_scale(config), "softcap": family.softcap(config), "token_weights": weights}
-        if z_loss := family.z_loss(config):
-            options["z_weights"] = torch.ones_like(targets, dtype=torch.float32) * count * (z_loss / targets.numel())
+        if z_loss:
+            options["z_weights"] = z_loss * (labelled.float() if weights is None else weights.float())
+        if everywhere := family.z_loss(config):
+            z_weights = torch.ones_like(targets, dtype=torch.float32) * share * count * (everywhere / targets.numel())
+            options["z_weights"] = z_weights + options.get("z_weights", 0.0)
+        options["token_losses"] = token_losses
         head = self.get_output_embeddings()
         if type(head) is nn.Linear:
             total = linear_cross_entropy_sum(hidden, head.weight, targets, bias=head.bias, **options)
         else:  # an adapter or a quantized layer: only its own forward knows what it computes
-            counted = targets.numel() if z_loss else int(labelled.sum() if weights is None else (weights != 0).sum())
+            counted = int(labelled.sum() if weights is None else (weights != 0).sum())
+            counted = targets.numel() if everywhere and bool(share) else counted
             calls = {"rows_per_chunk": _HEAD_ROWS, "least_chunks": _most_chunks(head, counted, hidden.device)}
             total = head_cross_entropy_sum(head, hidden, targets, **calls, **options)
-        return total / count
+        return total / count, share
+
+
+@torch.no_grad()
+def losses_of_logits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B, L) fp32 cross entropy of each label under the (B, L, V) logits of the position before it; 0 at -100."""
+    labels = labels.to(logits.device)
+    rows = logits[:, :-1].flatten(0, 1)
+    each = nn.functional.cross_entropy(rows.float(), labels[:, 1:].flatten(), reduction="none", ignore_index=-100)
+    return nn.functional.pad(each.view(len(labels), -1), (1, 0))

@@ -53,12 +53,16 @@ def linear_cross_entropy_sum(
     bias: torch.Tensor | None = None,
     softcap: float | None = None,
     z_weights: torch.Tensor | None = None,
+    token_losses: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``sum(token_weights * nll) + sum(z_weights * logsumexp(logits)²)``, to be divided by what the caller counts by.
 
     Arguments as in :func:`linear_cross_entropy`; weights may be negative here. ``z_weights`` (...) counts at every
     position, labelled or not: a z-loss of coefficient c over all P positions, beside a cross entropy divided by N
     tokens, is ``z_weights = c * N / P`` everywhere.
+
+    ``token_losses`` (...), fp32 zeros, is filled in place with the nll of every position whose weight is not 0,
+    without that weight and without gradient: a by-product that tells whose tokens the loss comes from.
     """
     uniform = token_weights is None
     labels, token_weights, z_weights = _checked(hidden, labels, token_weights, z_weights, scale, softcap)
@@ -77,9 +81,10 @@ def linear_cross_entropy_sum(
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} but weight is {weight.dtype}: cast one, or train under autocast")
     rows = hidden.reshape(-1, hidden.shape[-1])
+    each = _flat_buffer(token_losses, hidden.shape[:-1])
     settings = (float(scale), softcap, uniform, torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
-        return GradientsInForward.apply(rows, weight, bias, labels, token_weights, z_weights, *settings)
+        return GradientsInForward.apply(rows, weight, bias, labels, token_weights, z_weights, each, *settings)
 
 
 def head_cross_entropy_sum(
@@ -90,6 +95,7 @@ def head_cross_entropy_sum(
     scale: float = 1.0,
     softcap: float | None = None,
     z_weights: torch.Tensor | None = None,
+    token_losses: torch.Tensor | None = None,
     rows_per_chunk: int = 256,
     least_chunks: int = 1,
 ) -> torch.Tensor:
@@ -100,6 +106,7 @@ def head_cross_entropy_sum(
     ``ceil(counted rows / rows_per_chunk)`` of any rank: what is missing is filled by calls of weight zero.
     """
     labels, token_weights, z_weights = _checked(hidden, labels, token_weights, z_weights, scale, softcap)
+    each = _flat_buffer(token_losses, hidden.shape[:-1])
     hidden = hidden.reshape(-1, hidden.shape[-1])
     counted = token_weights != 0 if z_weights is None else (token_weights != 0) | (z_weights != 0)
 
@@ -109,9 +116,12 @@ def head_cross_entropy_sum(
         if not len(positions):  # by the same path: a recomputation that ended earlier would leave weights gathered
             zero = logits.new_zeros(1, dtype=math_dtype(logits.dtype))
             z = None if z_weights is None else zero
-            return _sum_of_logits(logits, labels.new_zeros(1), zero, z, scale, softcap)
+            return _sum_of_logits(logits, labels.new_zeros(1), zero, z, scale, softcap)[0]
         z = None if z_weights is None else z_weights[positions]
-        return _sum_of_logits(logits, labels[positions], token_weights[positions], z, scale, softcap)
+        value, nll = _sum_of_logits(logits, labels[positions], token_weights[positions], z, scale, softcap)
+        if each is not None:
+            each[positions] = nll.detach().masked_fill(token_weights[positions] == 0, 0)
+        return value
 
     total = hidden.new_zeros((), dtype=math_dtype(hidden.dtype))
     chunks = counted.nonzero().squeeze(1).split(rows_per_chunk) if bool(counted.any()) else ()
@@ -146,22 +156,36 @@ def linear_cross_entropy_sum_full(
     bias: torch.Tensor | None = None,
     softcap: float | None = None,
     z_weights: torch.Tensor | None = None,
+    token_losses: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The slow twin of :func:`linear_cross_entropy_sum`."""
     labels, token_weights, z_weights = _checked(hidden, labels, token_weights, z_weights, scale, softcap)
     logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), weight)
     if bias is not None:
         logits = logits.to(math_dtype(logits.dtype)) + bias
-    return _sum_of_logits(logits, labels, token_weights, z_weights, scale, softcap)
+    value, nll = _sum_of_logits(logits, labels, token_weights, z_weights, scale, softcap)
+    if token_losses is not None:
+        token_losses.copy_(torch.where(token_weights != 0, nll.detach(), 0).view_as(token_losses))
+    return value
 
 
-def _sum_of_logits(logits, labels, token_weights, z_weights, scale, softcap) -> torch.Tensor:
-    """The sum both twins and the head path share, from logits (n, V) before scale and softcap."""
+def _flat_buffer(token_losses: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """The caller's buffer as one row of numbers, which shares its memory."""
+    if token_losses is None:
+        return None
+    if tuple(token_losses.shape) != tuple(shape):
+        raise ValueError(f"token_losses {tuple(token_losses.shape)} must be one for each row of hidden {tuple(shape)}")
+    return token_losses.view(-1)
+
+
+def _sum_of_logits(logits, labels, token_weights, z_weights, scale, softcap) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum both twins and the head path share, from logits (n, V) before scale and softcap; and each nll (n,)."""
     logits = logits.to(math_dtype(logits.dtype)) * scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    value = (token_weights * F.cross_entropy(logits, labels, reduction="none")).sum()
-    return value if z_weights is None else value + (z_weights * logits.logsumexp(-1).square()).sum()
+    nll = F.cross_entropy(logits, labels, reduction="none")
+    value = (token_weights * nll).sum()
+    return (value if z_weights is None else value + (z_weights * logits.logsumexp(-1).square()).sum()), nll
 
 
 def _total(labels: torch.Tensor, token_weights: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:

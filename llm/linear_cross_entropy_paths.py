@@ -30,12 +30,15 @@ class GradientsInForward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, token_weights, z_weights, scale, softcap, uniform, with_gradients):
+    def forward(
+        ctx, hidden, weight, bias, labels, token_weights, z_weights, token_losses, scale, softcap, uniform,
+        with_gradients,
+    ):  # fmt: skip
         needs = tuple(with_gradients and need for need in ctx.needs_input_grad[:3])
         ctx.save_for_backward(hidden, weight, bias, labels, token_weights, z_weights)
         ctx.settings = (scale, softcap, uniform, needs)
         value, ctx.gradients = _value_and_gradients(
-            hidden, weight, bias, labels, token_weights, z_weights, *ctx.settings
+            hidden, weight, bias, labels, token_weights, z_weights, *ctx.settings, token_losses
         )
         return value
 
@@ -47,13 +50,14 @@ class GradientsInForward(torch.autograd.Function):
         if gradients is None:
             _, gradients = _value_and_gradients(*ctx.saved_tensors, *ctx.settings)
         scaled = [None if gradient is None else gradient.mul_(upstream) for gradient in gradients]
-        return *scaled, None, None, None, None, None, None, None
+        return *scaled, *[None] * 8
 
 
 def _value_and_gradients(
-    hidden, weight, bias, labels, token_weights, z_weights, scale, softcap, uniform, needs
+    hidden, weight, bias, labels, token_weights, z_weights, scale, softcap, uniform, needs, token_losses=None
 ) -> tuple[torch.Tensor, Gradients]:
-    """Picks the rows that count, then the fastest path that covers the case."""
+    """Picks the rows that count, then the fastest path that covers the case. `token_losses` (rows,) is filled with each
+    row's own cross entropy, which only our loop knows: the others give sums."""
     inputs = [hidden.detach(), weight.detach(), None if bias is None else bias.detach()]
     counted = token_weights != 0 if z_weights is None else (token_weights != 0) | (z_weights != 0)
     rows = None if bool(counted.all()) else counted.nonzero().squeeze(1)
@@ -62,13 +66,15 @@ def _value_and_gradients(
         labels, token_weights = labels[rows], token_weights[rows]
         z_weights = None if z_weights is None else z_weights[rows]
     liger = kernel("liger_linear_cross_entropy", hidden.device)
-    plain = uniform and z_weights is None and len(labels) > 0
+    plain = uniform and z_weights is None and token_losses is None and len(labels) > 0
     if plain and liger is not None and scale == 1:
         value, gradients = _by_liger(liger, *inputs, labels, softcap, needs)
     elif plain and _torch_covers(weight.dtype) and softcap is None:
         value, gradients = _by_torch(*inputs, labels, scale, needs)
     else:
-        value, gradients = _by_chunks(*inputs, labels, token_weights, z_weights, scale, softcap, needs)
+        value, gradients, each = _by_chunks(*inputs, labels, token_weights, z_weights, scale, softcap, needs)
+        if token_losses is not None:
+            token_losses[slice(None) if rows is None else rows] = each.masked_fill(token_weights == 0, 0)
     of_hidden, *others = gradients
     if rows is not None and of_hidden is not None:
         of_hidden = torch.zeros_like(hidden).index_copy_(0, rows, of_hidden.to(hidden.dtype))
@@ -81,8 +87,8 @@ def _rows_per_chunk(vocabulary: int) -> int:
 
 def _by_chunks(
     hidden, weight, bias, labels, token_weights, z_weights, scale, softcap, needs
-) -> tuple[torch.Tensor, Gradients]:
-    """Our loop: any dtype, device, weights and options.
+) -> tuple[torch.Tensor, Gradients, torch.Tensor]:
+    """Our loop: any dtype, device, weights and options; also gives each row's cross entropy, unweighted.
 
     The weight's gradient is summed over chunks in fp32 also for a bf16 weight (4 bytes a parameter during this call, 2
     after it): bf16 has 8 bits, so a sum over dozens of chunks kept in it would lose most of what each chunk adds.
@@ -93,7 +99,7 @@ def _by_chunks(
     of_hidden = torch.empty_like(hidden) if needs[0] else None
     of_weight = torch.zeros_like(weight, dtype=dtype) if needs[1] else None
     of_bias = torch.zeros_like(bias, dtype=dtype) if needs[2] else None
-    values = hidden.new_empty(n, dtype=dtype)
+    values, each = hidden.new_empty(n, dtype=dtype), hidden.new_empty(n, dtype=dtype)
     buffer = hidden.new_empty(step, vocabulary)
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
@@ -113,7 +119,8 @@ def _by_chunks(
         top = logits.amax(1, keepdim=True)
         total = logits.sub_(top).exp_().sum(1, keepdim=True)
         logsumexp = (top + total.log()).squeeze(1)
-        value, share = w * (logsumexp - target), w
+        each[part] = logsumexp - target
+        value, share = w * each[part], w
         if z_weights is not None:
             z = z_weights[part]
             value, share = value + z * logsumexp.square(), w + 2 * z * logsumexp
@@ -135,7 +142,7 @@ def _by_chunks(
             _add_product(of_weight, gradient, x)
     if of_weight is not None and weight.dtype != torch.float16:  # fp16 ends at 65504: scaled by the caller's 1/N first
         of_weight = of_weight.to(weight.dtype)
-    return values.sum(), (of_hidden, of_weight, of_bias)
+    return values.sum(), (of_hidden, of_weight, of_bias), each
 
 
 def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from encoders.radio_vision import RadioVisionModel
 from projectors.components import build_projector, static_source
+from vlm.adapted_model import AdapterMixin
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.errors import RadioVLMError
 from vlm.generation_radio_vlm import PackedGenerationMixin
@@ -38,6 +39,8 @@ class RadioVLMOutput(ModelOutput):
         past_key_values: the cache, with `use_cache`.
         hidden_states, attentions: of the language model, on request.
         image_hidden_states: (N, D) projected features of this call, images then videos.
+        token_losses: (B, L) cross entropy of each label at its place (in rows of pruned videos: where it has moved to),
+            without gradient, on request.
     """
 
     loss: torch.Tensor | None = None
@@ -46,9 +49,10 @@ class RadioVLMOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     image_hidden_states: torch.Tensor | None = None
+    token_losses: torch.Tensor | None = None
 
 
-class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
+class RadioVLMPreTrainedModel(AdapterMixin, SelfContainedMixin, PreTrainedModel):
     """Loading, saving and the promises made to transformers."""
 
     config_class = RadioVLMConfig
@@ -73,8 +77,10 @@ class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """As in transformers, but a weight that is missing, unexpected or of another shape is an error.
 
-        4- and 8-bit loading converts the language model only; checkpoints of older formats are migrated.
+        4- and 8-bit loading converts the language model only; checkpoints of older formats are migrated. An adapter
+        folder opens its base and is put onto it (`vlm/adapted_model.py`).
         """
+        pretrained_model_name_or_path, adapter = cls.split_adapter(pretrained_model_name_or_path, kwargs)
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = leave_vision_alone(kwargs["quantization_config"])
         config = kwargs.get("config")
@@ -97,6 +103,8 @@ class RadioVLMPreTrainedModel(SelfContainedMixin, PreTrainedModel):
                 f"the weights in {pretrained_model_name_or_path} do not fit its config ({listed}); nothing was filled "
                 "with random numbers: check that the folder is complete and was not mixed from two checkpoints"
             )
+        if adapter is not None:
+            model.load_adapter(**adapter)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -240,6 +248,9 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
         visual_features: torch.Tensor | None = None,
         visual_index: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        token_weights: torch.Tensor | None = None,
+        z_loss: float = 0.0,
+        return_token_losses: bool = False,
         return_dict: bool | None = None,
         **kwargs,
     ) -> RadioVLMOutput:
@@ -259,7 +270,11 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
             sample_ids: names for error messages.
             geometry_fingerprint: the processor's; compared once with the config's.
             visual_features, visual_index: (N, D) and (B, L), made by `generate`.
-            num_items_in_batch: labelled tokens of the whole accumulated batch; divides the summed loss.
+            num_items_in_batch: labelled tokens (or the sum of their weights) of the whole accumulated batch; divides
+                the summed loss.
+            token_weights: (B, L) weight of each label in the loss.
+            z_loss: weight of the squared log of the softmax's denominator at labelled tokens.
+            return_token_losses: with labels: also `token_losses`.
         """
         if getattr(self, "_is_replica", False):
             raise RadioVLMError("torch.nn.DataParallel would cut packed pixels along patches: use DDP or DeepSpeed")
@@ -276,6 +291,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
         embeds, features, order = self._embed(input_ids, inputs_embeds, pixels, mm_token_type_ids, sample_ids)
         if order is not None:
             labels, attention_mask = move(labels, order), move(attention_mask, order)
+            token_weights = move(token_weights, order)
         if visual_index is not None:
             embeds = gather_features(embeds, visual_index, visual_features)
         scale = embedding_scale(self.language_model)
@@ -297,14 +313,17 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
             inputs["seq_idx"] = seq_idx
         if labels is not None:
             keep = logits_to_keep if return_logits else None
-            loss, outputs, logits = loss_and_outputs(self.language_model, labels, inputs, num_items_in_batch, keep)
+            loss, outputs, logits, token_losses = loss_and_outputs(
+                self.language_model, labels, inputs, num_items_in_batch, keep, token_weights, z_loss,
+                return_token_losses,
+            )  # fmt: skip
         else:
             if self._backbone_slices_logits:
                 inputs["logits_to_keep"] = logits_to_keep
             if getattr(self.language_model.config, "output_router_logits", False):
                 inputs["output_router_logits"] = False  # a balancing loss without labels fails on decode steps
             outputs = self.language_model(**inputs)
-            loss, logits = None, outputs.logits
+            loss, logits, token_losses = None, outputs.logits, None
         result = RadioVLMOutput(
             loss=loss,
             logits=logits,
@@ -312,6 +331,7 @@ class RadioVLMForConditionalGeneration(RadioVLMPreTrainedModel, MediaEncoderMixi
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
             image_hidden_states=features,
+            token_losses=token_losses,
         )
         return result if return_dict is not False else result.to_tuple()
 

@@ -93,6 +93,34 @@ def test_sum_with_z_loss_equals_full_logits(options):
     assert relative(without, with_z) > 1e-2
 
 
+@pytest.mark.parametrize("z", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_losses_of_single_tokens_come_with_the_sum(options, z):
+    """Without weights or z-loss in them, 0 where nothing counts; the sum and its gradients stay as they are."""
+    hidden, weight, labels, options = make_inputs(z_weights=z, **options)
+    bias = options.get("bias")
+    plain = value_and_gradients(linear_cross_entropy_sum, hidden, weight, labels, options)
+    full, ours, heads = (torch.zeros(labels.shape) for _ in range(3))
+    linear_cross_entropy_sum_full(hidden, weight, labels, token_losses=full, **options)
+    logits = (hidden @ weight.T + (0 if bias is None else bias)) * options.get("scale", 1)
+    if cap := options.get("softcap"):
+        logits = cap * torch.tanh(logits / cap)
+    counted = (labels != -100) & (options.get("token_weights", torch.ones(labels.shape)) != 0)
+    wanted = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape) * counted
+    torch.testing.assert_close(full, wanted.detach(), atol=1e-5, rtol=1e-5)
+    with_losses = value_and_gradients(
+        linear_cross_entropy_sum, hidden, weight, labels, options | {"token_losses": ours}
+    )
+    assert relative(with_losses, plain) <= 1e-5
+    torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-5)
+    head_options = {key: value for key, value in options.items() if key != "bias"}
+    head = lambda x: F.linear(x, weight, bias)  # noqa: E731
+    head_cross_entropy_sum(head, hidden, labels, rows_per_chunk=7, token_losses=heads, **head_options)
+    torch.testing.assert_close(heads, full, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="token_losses .* one for each row"):
+        linear_cross_entropy_sum(hidden, weight, labels, token_losses=torch.zeros(2), **options)
+
+
 def test_z_loss_counts_every_position():
     """The auxiliary loss of Bamba: the mean over all positions of logsumexp², beside a mean over labelled ones."""
     hidden, weight, labels, _ = make_inputs()
