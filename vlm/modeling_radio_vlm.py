@@ -14,7 +14,6 @@ from transformers.utils import ModelOutput
 from encoders.radio_vision import RadioVisionModel
 from projectors.components import build_projector, static_source
 from vlm.adapted_model import AdapterMixin
-from vlm.adapted_model import AdapterMixin
 from vlm.configuration_radio_vlm import RadioVLMConfig
 from vlm.errors import RadioVLMError
 from vlm.generation_radio_vlm import PackedGenerationMixin
@@ -104,8 +103,6 @@ class RadioVLMPreTrainedModel(AdapterMixin, SelfContainedMixin, PreTrainedModel)
                 f"the weights in {pretrained_model_name_or_path} do not fit its config ({listed}); nothing was filled "
                 "with random numbers: check that the folder is complete and was not mixed from two checkpoints"
             )
-        if adapter is not None:
-            model.load_adapter(**adapter)
         if adapter is not None:
             model.load_adapter(**adapter)
         return (model, info) if output_loading_info else model
