@@ -6,7 +6,7 @@ from them (`training/recipe/loading.py`). Combinations that cannot work are refu
 
 from dataclasses import dataclass, field
 
-from training.recipe.adapter import Adapter
+from training.recipe.adapter import Adapter, check_adapter
 from training.recipe.checks import RecipeError, require
 from training.recipe.data import Data
 from training.recipe.modules import MODULE_NAMES, Modules
@@ -43,11 +43,7 @@ class Recipe:
                 "train.zero = zero3_offload and optimizer = muon do not work together (Muon needs whole matrices at "
                 "every step): use train.zero=zero2 or train.optimizer=adamw"
             )
-        if self.adapter.rank and self.train.zero == "zero3_offload" and self.adapter.quantize:
-            raise RecipeError(
-                "adapter.quantize and train.zero = zero3_offload do not work together (quantized weights cannot be "
-                "sharded): use train.zero=zero2"
-            )
+        check_adapter(self.adapter, self.train, self.modules.text)
         frozen = all(getattr(self.modules, name).freeze for name in MODULE_NAMES)
         if frozen and not self.adapter.rank:
             raise RecipeError(
