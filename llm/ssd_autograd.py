@@ -5,6 +5,8 @@ and compiled GPU code use the autograd function (a GPU compiler fuses what is in
 walk as one opaque operator, because blocks in cache, one after the other, beat what the compiler makes of them there.
 """
 
+from contextlib import nullcontext
+
 import torch
 
 from llm.ssd_block import Block, block_gradients, block_outputs, block_states, make_block
@@ -41,7 +43,7 @@ def scan_chunks(
 def _forward(x, dt, log_decay, B, C, D, initial, runs, chunk_size):
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     lasts = []
-    with torch.autocast(x.device.type, enabled=False):
+    with _no_autocast(x.device):
         for parts in _parts(x, chunk_size):
             state = initial[parts[0][0]]
             for part in parts:
@@ -57,7 +59,7 @@ def _backward(gy, g_last, x, dt, log_decay, B, C, D, initial, runs, chunk_size):
     grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, dt, log_decay, B, C)]
     g_D = None if D is None else torch.zeros_like(D)
     g_initial = []
-    with torch.autocast(x.device.type, enabled=False):
+    with _no_autocast(x.device):
         for parts in _parts(x, chunk_size):
             known, state = [], initial[parts[0][0]]
             for part in parts:
@@ -144,6 +146,11 @@ def _opaque_gradients(ctx, gy, g_last):
 
 
 _opaque_scan.register_autograd(_opaque_gradients, setup_context=_opaque_setup)
+
+
+def _no_autocast(device: torch.device):
+    """Products keep the types of their operands. The meta device, on which `radio-vlm plan` runs models, knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _parts(x: torch.Tensor, chunk_size: int) -> list[list[Part]]:
