@@ -232,6 +232,15 @@ class AdapterMixin:
         load_weights(self, peft_model_id, **hub)
         return self
 
+    def load_state_dict(self, state_dict, strict: bool = True, **kwargs):
+        """As in torch; with an adapter the base may be absent (small checkpoints leave it out), the adapter may not."""
+        if record_of(self) is None:
+            return super().load_state_dict(state_dict, strict=strict, **kwargs)
+        missing = {name for name, _ in file_names(self).values()} - state_dict.keys()
+        if strict and missing:
+            raise RadioVLMError(f"the state to load has no {', '.join(sorted(missing)[:6])}, which the adapter needs")
+        return super().load_state_dict(state_dict, strict=False, **kwargs)
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in transformers; of a model with an adapter only the adapter folder is written."""
         if record_of(self) is None:
