@@ -10,7 +10,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from projectors.components import num_tokens, static_source
 from vlm.chat import CHATML_TEMPLATE, Conversation
-from vlm.collate import MEDIA_KEYS, collate
+from vlm.collate import MEDIA_KEYS, collate, collate_packed
 from vlm.errors import SampleError
 from vlm.evs import check_places, check_pruning_rate, kept_tokens, spread_tokens
 from vlm.fingerprint import geometry_fingerprint
@@ -171,7 +171,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         add_generation_prompt: bool = False,
         max_length: int | None = None,
         sample_id: object = None,
-        pixel_dtype: torch.dtype = torch.float32,
+        pixel_dtype: torch.dtype | None = torch.float32,
         return_labels: bool | None = None,
         chat_template: str | None = None,
         pruning_rate: float | None = None,
@@ -182,7 +182,8 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         Args:
             messages: `[{"role", "content": str or [{"type": "text"|"image"|"video", ...}]}]`.
             max_length: In tokens after expansion; a longer sample is an error, never cut.
-            pixel_dtype: `torch.uint8` keeps pixels as 0..255 (for caches; `collate` converts; rounding <= 0.5/255).
+            pixel_dtype: `torch.uint8` keeps pixels as 0..255 (for caches; `collate` converts; rounding <= 0.5/255);
+                None: see `encode_text`.
             return_labels: Default: unless `add_generation_prompt`.
             pruning_rate: Share of video tokens left out; default: `video["pruning_rate"]`.
             template_variables: Seen by the template, e.g. `enable_thinking`.
@@ -215,15 +216,27 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
                 error.sample_id = str(sample_id)
             raise
 
+    def encode_text(self, messages: list[dict], **options) -> dict[str, torch.Tensor]:
+        """What `encode` returns, without the pixels: pictures are measured by their headers and not decoded (video
+        files are, since what a header says of their frames is often wrong).
+
+        Args and errors: those of `encode`, except damage that shows only in decoding.
+        """
+        return self.encode(messages, **{**options, "pixel_dtype": None})
+
+    def num_tokens(self, messages: list[dict], **options) -> int:
+        """The length of what `encode` returns for the same arguments; see `encode_text`."""
+        return len(self.encode_text(messages, **options)["input_ids"])
+
     def _encode(
         self,
         prompt: Prompt,
         writer: PromptWriter,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         sample_id: object = None,
         pruning_rate: float | None = None,
     ) -> dict[str, torch.Tensor]:
-        """A prompt with sentinels -> tensors, labels included; opens its media."""
+        """A prompt with sentinels -> tensors, labels included; opens its media (dtype None: their headers)."""
         prompts, tensors = prepare_media(
             prompt.chat.media,
             self.image_processor,
@@ -248,10 +261,17 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
 
     def collate(self, encoded: list[dict], padding_side: str = "right") -> dict:
         """Samples of `encode` -> one padded batch; with media it also names the `geometry_fingerprint`."""
+        return self._marked(collate(encoded, self._pad_id(), padding_side))
+
+    def collate_packed(self, rows: list[list[dict]]) -> dict:
+        """Rows of samples of `encode` -> one batch of packed rows, see `vlm.collate.collate_packed`."""
+        return self._marked(collate_packed(rows, self._pad_id()))
+
+    def _pad_id(self) -> int:
         pad_id = self.tokenizer.pad_token_id
-        if pad_id is None:
-            pad_id = self.tokenizer.eos_token_id or 0
-        batch = collate(encoded, pad_id, padding_side)
+        return (self.tokenizer.eos_token_id or 0) if pad_id is None else pad_id
+
+    def _marked(self, batch: dict) -> dict:
         if "pixel_values" in batch or "pixel_values_videos" in batch:
             batch["geometry_fingerprint"] = self.fingerprint  # the model compares it with its own, once
         return batch

@@ -1,10 +1,11 @@
-"""Opens the media of a conversation: what each writes into the prompt, and the packed pixels.
+"""Opens the media of a conversation: what each writes into the prompt, and the packed pixels, or only the former.
 
 Files are opened by `vlm.media` where the package is installed; a checkpoint used on its own opens what Pillow opens and
 takes videos as frames. All pictures of a prompt are planned together, since they share its budget.
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from transformers.image_utils import load_image as load_plain_image
@@ -18,6 +19,7 @@ from vlm.video_prompt import clip_of, video_text
 
 logger = logging.getLogger(__name__)
 
+TENSORS = ("pixel_values", "pixel_values_videos", "image_grid_hw", "video_grid_thw")
 MAX_FRAMES = 128  # where `video["max_frames"]` sets no bound
 
 
@@ -63,6 +65,16 @@ def open_video(
     return clip.frames, clip.timestamps
 
 
+@dataclass
+class Opened:
+    """A medium: its size, a video's number of frames and their times, and the image or frames themselves."""
+
+    size: Size
+    frames: int = 0
+    times: list[float] | None = None
+    pixels: object = None
+
+
 def prepare_media(
     media: list[MediaItem],
     image_processor,
@@ -70,7 +82,7 @@ def prepare_media(
     video: dict,
     chunks: dict[str, str],
     token_ids: dict[str, int],
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     sample_id: object = None,
 ) -> tuple[list[MediaPrompt], dict[str, torch.Tensor]]:
     """Opens `media` in order.
@@ -78,35 +90,37 @@ def prepare_media(
     Args:
         chunks: What one image or group of frames looks like in the prompt, by kind: "<img><image></img>".
         token_ids: Id of the placeholder in it, by kind.
+        dtype: Of the pixels; None: sizes are read from headers, where these tell, and no pixels come out.
         sample_id: Named when pictures have to shrink to fit `geometry["max_prompt_patches"]`.
 
     Returns:
-        One `MediaPrompt` an item, and the pixel tensors under the model's names. Videos have all their tokens.
+        One `MediaPrompt` an item, and pixels and grids under the model's names. Videos have all their tokens.
 
     Raises:
         SampleError: no_media, bad_image, bad_video, too_many_patches, and the reasons of the readers.
     """
-    opened = [_guarded(item, _open, item, image_processor, video) for item in media]
+    opened = [_guarded(item, _open, item, image_processor, video, dtype is None) for item in media]
     try:
-        planned = plan_prompt([size for _, _, size in opened], image_processor.geometry, video)
+        planned = plan_prompt([one.size for one in opened], image_processor.geometry, video)
     except ValueError as error:
         raise SampleError(str(error), reason="too_many_patches") from error
-    if planned.message:
+    if planned.message and dtype is not None:
         logger.warning("%s%s", "" if sample_id is None else f"{sample_id}: ", planned.message)
-    prompts, parts = [], {"images": [], "grids": [], "clips": [], "thws": []}
-    for item, (pixels, times, _), plan in zip(media, opened, planned.plans):
-        counts, text = _guarded(item, _pack, item, pixels, times, plan, image_processor, video, dtype, parts)
-        own = [num_tokens(projector_config, *grid) for grid in counts]
+    prompts, parts = [], {name: [] for name in TENSORS}
+    for item, one, plan in zip(media, opened, planned.plans):
+        if dtype is not None:
+            _guarded(item, _pack, item, one, plan, image_processor, video, dtype, parts)
+        counts = [num_tokens(projector_config, *grid) for grid in plan.maps]
         if item.kind == "image":
-            prompts.append(MediaPrompt(chunks["image"], [sum(own)], token_ids["image"], IMAGE_TYPE))
-        else:
-            prompts.append(MediaPrompt(text(chunks["video"]), own, token_ids["video"], VIDEO_TYPE))
-    tensors = {}
-    if parts["images"]:
-        tensors |= {"pixel_values": torch.cat(parts["images"]), "image_grid_hw": torch.tensor(parts["grids"])}
-    if parts["clips"]:
-        tensors |= {"pixel_values_videos": torch.cat(parts["clips"]), "video_grid_thw": torch.tensor(parts["thws"])}
-    return prompts, tensors
+            parts["image_grid_hw"] += plan.maps
+            prompts.append(MediaPrompt(chunks["image"], [sum(counts)], token_ids["image"], IMAGE_TYPE))
+            continue
+        parts["video_grid_thw"].append((one.size.frames, *plan.maps[0]))
+        text = video_text(one.frames, one.times, chunks["video"], video)
+        groups = -(-one.size.frames // video["temporal_pool"])
+        prompts.append(MediaPrompt(text, counts[:1] * groups, token_ids["video"], VIDEO_TYPE))
+    tensors = {name: torch.cat(parts[name]) for name in TENSORS[:2] if parts[name]}
+    return prompts, tensors | {name: torch.tensor(parts[name]) for name in TENSORS[2:] if parts[name]}
 
 
 def _guarded(item: MediaItem, function, *args):
@@ -120,31 +134,34 @@ def _guarded(item: MediaItem, function, *args):
         raise SampleError(f"unusable {item.kind}: {error}", path=path, reason=f"bad_{item.kind}") from error
 
 
-def _open(item: MediaItem, image_processor, video: dict) -> tuple[object, list[float] | None, Size]:
-    """(image or frames, timestamps, size)."""
+def _open(item: MediaItem, image_processor, video: dict, only_size: bool) -> Opened:
+    """An image or clip; with `only_size` from the header where that tells."""
     if item.source is None:
         raise SampleError(f"a {item.kind} item has no {item.kind} (path, url, image or frames)", reason="no_media")
     if item.kind == "image" and is_page(item.source):  # opened in its turn: a long document need not lie in memory
-        return item.source, None, Size(*item.source.size())
+        return Opened(Size(*item.source.size()), pixels=item.source)
     if item.kind == "image":
-        image = open_image(item.source)
-        return image, None, Size(*image_processor.picture_size(image))
+        image = _header(item.source) if only_size else open_image(item.source)
+        return Opened(Size(*(image if isinstance(image, tuple) else image_processor.picture_size(image))), pixels=image)
     frames, times = open_video(item.source, item.timestamps, video, item.options)
     tubelets = -(-len(frames) // video["temporal_patch_size"])
-    return frames, times, Size(*image_processor.picture_size(frames[0]), frames=tubelets)
+    return Opened(Size(*image_processor.picture_size(frames[0]), frames=tubelets), len(frames), times, frames)
 
 
-def _pack(
-    item: MediaItem, pixels, times, plan: PicturePlan, image_processor, video: dict, dtype: torch.dtype, parts: dict
-):
-    """Adds a medium's patches to `parts`; returns the grids whose tokens it has, and how a video's text is written."""
+def _header(source):
+    """(height, width) of a file's picture where the radio-vlm package is installed, else the picture."""
+    if not isinstance(source, (str, bytes, dict)) and not hasattr(source, "__fspath__"):
+        return source
+    try:
+        from vlm.media.sizes import image_size
+    except ImportError:
+        return open_image(source)
+    return image_size(source)
+
+
+def _pack(item: MediaItem, one: Opened, plan: PicturePlan, image_processor, video: dict, dtype, parts: dict) -> None:
+    """Adds a medium's patches to `parts`."""
     if item.kind == "image":
-        patches, plan = image_processor.image_patches(open_image(pixels), dtype, plan)
-        parts["images"].append(patches)
-        parts["grids"] += plan.maps
-        return plan.maps, None
-    patches, thw = image_processor.video_patches(pixels, video, dtype, plan)
-    parts["clips"].append(patches)
-    parts["thws"].append(thw)
-    groups = -(-thw[0] // video["temporal_pool"])
-    return [thw[1:]] * groups, lambda chunk: video_text(len(pixels), times, chunk, video)
+        parts["pixel_values"].append(image_processor.image_patches(open_image(one.pixels), dtype, plan)[0])
+    else:
+        parts["pixel_values_videos"].append(image_processor.video_patches(one.pixels, video, dtype, plan)[0])

@@ -25,29 +25,38 @@ class TooManyBadSamples(RadioVLMError):
 
 
 class BadSamples:
-    """Counts the bad among the samples of one process. `size`: number of samples in the set; `share_limit`: 0 stops at
-    the first.
+    """Counts the bad among the samples of one process. `size`: number of samples in the set, None for a stream;
+    `share_limit`: 0 stops at the first.
     """
 
-    def __init__(self, size: int, share_limit: float, path: str | Path | None = None):
+    def __init__(self, size: int | None, share_limit: float, path: str | Path | None = None):
         if not 0 <= share_limit <= 1:
             raise RadioVLMError(f"data.bad_share_limit must be between 0 and 1, this is {share_limit}")
         self.size, self.share_limit = size, share_limit
         self.path = Path(path) if path else None
-        self.seen = bytearray(size)
+        self.seen = bytearray(size or 0)
         self.num_seen = 0
-        self.bad: dict[int, dict[str, str | None]] = {}
+        self.bad: dict[int | str, dict[str, str | None]] = {}
 
-    def good(self, index: int) -> None:
-        if not self.seen[index]:
+    def knows(self, index: int | None) -> bool:
+        """Whether the sample of a static index was found bad."""
+        return index in self.bad
+
+    def good(self, index: int | None) -> None:
+        """Counts a sample that was seen; of a stream (None) each time it passes."""
+        if index is None:
+            self.num_seen += 1
+        elif not self.seen[index]:
             self.seen[index] = 1
             self.num_seen += 1
 
-    def add(self, index: int, error: SampleError, where: str) -> None:
-        """Counts sample `index` as bad (once). Raises TooManyBadSamples when the share is above the limit."""
+    def add(self, index: int | None, error: SampleError, where: str) -> None:
+        """Counts a sample as bad (once; of a stream, where it has no static index, by its place and id). Raises
+        TooManyBadSamples when the share is above the limit."""
+        self.good(index)
+        index = f"{where} {error.sample_id}" if index is None else index
         if index in self.bad:
             return
-        self.good(index)
         row = {
             "id": error.sample_id,
             "where": where,
@@ -74,8 +83,9 @@ class BadSamples:
         Exact once all samples were seen; before, three standard deviations of drawing `num_seen` of `size` without
         replacement are added, so that bad luck at the start does not end a run whose data are good enough.
         """
-        drawn = max(self.num_seen, min(self.size, SHARE_COUNTS_FROM))
-        variance = drawn * self.share_limit * (1 - self.share_limit) * (1 - drawn / self.size)
+        drawn = max(self.num_seen, SHARE_COUNTS_FROM if self.size is None else min(self.size, SHARE_COUNTS_FROM))
+        unseen = 1 if self.size is None else 1 - drawn / self.size
+        variance = drawn * self.share_limit * (1 - self.share_limit) * unseen
         return self.share_limit * drawn + DEVIATIONS * math.sqrt(variance)
 
     def _too_many(self) -> str:
@@ -85,8 +95,9 @@ class BadSamples:
         examples = "\n".join(
             f"  {row['where']}: sample {row['id']!r}: {row['message']}" for row in list(self.bad.values())[:SHOWN]
         )
+        total = "" if self.size is None else f" (of {self.size})"
         return (
-            f"{len(self.bad)} of the first {self.num_seen} samples (of {self.size}) are bad ({reasons}): more than "
+            f"{len(self.bad)} of the first {self.num_seen} samples{total} are bad ({reasons}): more than "
             f"data.bad_share_limit={self.share_limit:g} allows:\n{examples}\n"
             "`radio-vlm check-data` lists them all; mend the data, or raise the limit to train without them"
         )
@@ -97,8 +108,8 @@ class BadSamples:
             self.path.unlink(missing_ok=True)
 
     def report(self) -> dict:
-        """{"num_bad", "share" of the set, "reasons": {reason: count}, "ids", "path"} over all processes that share the
-        file.
+        """{"num_bad", "share" (of the set; of a stream: of what this process saw), "reasons": {reason: count}, "ids",
+        "path"} over all processes that share the file.
         """
         rows = {(row["where"], row["id"]): row for row in self.bad.values()}
         if self.path is not None and self.path.exists():
@@ -107,7 +118,7 @@ class BadSamples:
                 rows[(row["where"], row["id"])] = row
         return {
             "num_bad": len(rows),
-            "share": len(rows) / max(self.size, 1),
+            "share": len(rows) / max(self.num_seen if self.size is None else self.size, 1),
             "reasons": dict(Counter(row["reason"] for row in rows.values())),
             "ids": sorted(str(row["id"]) for row in rows.values()),
             "path": str(self.path) if self.path is not None and rows else None,

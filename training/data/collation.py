@@ -1,15 +1,14 @@
-"""Encoded samples -> batches: a padding collator, and a sampler that puts samples of similar length side by side.
+"""Encoded samples -> batches: a padding and a packing collator, and the order that puts similar lengths side by side.
 
 The sampler deals the same number of batches to every rank, from one order that all ranks compute alike; they never talk
 to each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
 
 from vlm.errors import RadioVLMError
 
@@ -25,15 +24,45 @@ class PaddingCollator:
         self.processor, self.padding_side = processor, padding_side
 
     def __call__(self, encoded: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        plain = [{key: value for key, value in one.items() if key not in EXTRA_KEYS} for one in encoded]
-        batch = dict(self.processor.collate(plain, padding_side=self.padding_side))
-        batch["sample_ids"] = [one.get("sample_id", "") for one in encoded]
-        batch["sources"] = [one.get("source", "") for one in encoded]
-        return batch
+        batch = self.processor.collate([_plain(one) for one in encoded], padding_side=self.padding_side)
+        return {**batch, **_names(encoded)}
 
 
-class GroupedBatchSampler(Sampler[list[int]]):
-    """Batches of static indices for one rank; `set_epoch` chooses the epoch's order.
+class PackingCollator:
+    """Rows of encoded samples -> one batch of `processor.collate_packed`, plus "sample_ids" and "sources", one a sample
+    in order."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        samples = [one for row in rows for one in row]
+        return {**self.processor.collate_packed([[_plain(one) for one in row] for row in rows]), **_names(samples)}
+
+
+def nothing_to_learn(processor: Any) -> dict[str, Any]:
+    """A sample of one token without a label: it stands where all samples of a batch were bad, so that every rank still
+    takes part in the step."""
+    token = processor.collate_packed([[{"input_ids": torch.zeros(0, dtype=torch.long)}]])["input_ids"][0]
+    return {
+        "input_ids": token,
+        "mm_token_type_ids": torch.zeros_like(token),
+        "labels": torch.full_like(token, -100),
+        "sample_id": "",
+        "source": "",
+    }
+
+
+def _plain(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in one.items() if key not in EXTRA_KEYS}
+
+
+def _names(encoded: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    return {f"{key}s": [one.get(key, "") for one in encoded] for key in EXTRA_KEYS}
+
+
+class GroupedBatchSampler:
+    """Batches of static indices for one rank, epoch by epoch.
 
     order: epoch -> (N,) indices; lengths: (num_samples,) or None for no grouping. Every rank gets the same number of
     batches and the ranks' shares are disjoint stretches of the same order. What does not fill a batch on every rank
@@ -43,7 +72,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        order,
+        order: Callable[[int], np.ndarray],
         batch_size: int,
         lengths: np.ndarray | None = None,
         rank: int = 0,
@@ -55,76 +84,46 @@ class GroupedBatchSampler(Sampler[list[int]]):
             raise RadioVLMError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} make no batches")
         self.order, self.lengths, self.batch_size = order, lengths, batch_size
         self.rank, self.world_size, self.seed, self.drop_last = rank, world_size, seed, drop_last
-        self.epoch = 0
-        self._size = len(order(0))
+        self.size = len(order(0))
         if len(self) == 0:
             raise RadioVLMError(
-                f"{self._size} samples are too few for {world_size} ranks with batches of {batch_size}"
+                f"{self.size} samples are too few for {world_size} ranks with batches of {batch_size}"
                 + " and drop_last" * drop_last
             )
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    @property
+    def width(self) -> int:
+        """Samples of one batch over all ranks."""
+        return self.batch_size * self.world_size
 
     def __len__(self) -> int:
-        full, rest = divmod(self._size, self.batch_size * self.world_size)
+        """Batches of a whole epoch."""
+        full, rest = divmod(self.size, self.width)
         return full + (rest >= self.world_size and not self.drop_last)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.global_batches():
-            yield batch[self.rank :: self.world_size].tolist()
+    def batches(self, epoch: int, done: Sequence[tuple[int, int]] = ()) -> Iterator[list[int]]:
+        """This rank's batches of an epoch.
 
-    def global_batches(self) -> list[np.ndarray]:
-        """All ranks' batches joined, (batch_size · world_size,) each; rank r takes every world_size-th from r on."""
-        order = self.order(self.epoch)
-        width = self.batch_size * self.world_size
+        done: (width, batches) of runs of other widths that took so many batches from the epoch before this one.
+        """
+        order = self.order(epoch)
+        for width, count in done:
+            taken = np.concatenate([np.empty(0, dtype=np.int64), *self._places(order, epoch, width)[:count]])
+            order = np.delete(order, taken)
+        for places in self._places(order, epoch, self.width):
+            yield order[places][self.rank :: self.world_size].tolist()
+
+    def _places(self, order: np.ndarray, epoch: int, width: int) -> list[np.ndarray]:
+        """All ranks' batches joined, (width,) places in `order` each; rank r takes every world_size-th from r on."""
         whole = len(order) // width * width
         batches: list[np.ndarray] = []
         for start in range(0, whole, width * GROUP):
-            group = order[start : min(start + width * GROUP, whole)]
+            group = np.arange(start, min(start + width * GROUP, whole))
             if self.lengths is not None:
-                group = group[np.argsort(-self.lengths[group], kind="stable")]
+                group = group[np.argsort(-self.lengths[order[group]], kind="stable")]
             batches += list(group.reshape(-1, width))
-        batches = [batches[i] for i in np.random.default_rng([self.seed, 3, self.epoch]).permutation(len(batches))]
+        batches = [batches[i] for i in np.random.default_rng([self.seed, 3, epoch]).permutation(len(batches))]
         rest = (len(order) - whole) // self.world_size * self.world_size
         if rest and not self.drop_last:
-            batches.append(order[whole : whole + rest])
+            batches.append(np.arange(whole, whole + rest))
         return batches
-
-
-class EpochDataLoader(DataLoader):
-    """A DataLoader that passes `set_epoch`, which transformers.Trainer calls, on to its batch sampler and its dataset
-    (before an epoch's workers start: they hold copies)."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-
-
-def build_loader(
-    dataset,
-    processor: Any,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    seed: int = 0,
-    num_workers: int = 0,
-    group_by_length: bool = True,
-    drop_last: bool = False,
-    **loader_options: Any,
-) -> EpochDataLoader:
-    """The batches of one rank. Already sharded: accelerate's `prepare` would shard it a second time."""
-    sampler = GroupedBatchSampler(
-        dataset.order, batch_size, dataset.lengths() if group_by_length else None, rank, world_size, seed, drop_last
-    )
-    return EpochDataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=PaddingCollator(processor),
-        num_workers=num_workers,
-        generator=torch.Generator().manual_seed(
-            seed
-        ),  # its own, so that making an iterator leaves the model's random state alone
-        **loader_options,
-    )

@@ -109,7 +109,8 @@ class PackingStatistics:
         self.media_tokens += sum(item.media_tokens for item in row)
 
     def report(self, waiting: int) -> dict:
-        """{"pack_length", "packs", "samples", "samples_per_pack", "fill" and "media_share" of the places, "waiting"}."""
+        """{"pack_length", "packs", "samples", "samples_per_pack", "fill" and "media_share" (of the places), "waiting"}.
+        """
         places = max(self.packs, 1) * self.pack_length
         return {
             "pack_length": self.pack_length,

@@ -66,7 +66,7 @@ def load_image(source, max_pixels: int = MAX_PIXELS, frame: int | None = None) -
         return _only_page(source, name, max_pixels)
     with open_picture(as_file(source), name) as image:
         if image.format == "TIFF":
-            _seek_page(image, name, frame)
+            seek_page(image, name, frame)
         return _convert(image, name, max_pixels)
 
 
@@ -124,7 +124,7 @@ def _only_page(source: Path | bytes, name, max_pixels: int) -> Image.Image:
     return render_page(source, 1, max_pixels=min(max_pixels, MAX_PAGE_PIXELS))
 
 
-def _seek_page(image: Image.Image, name, frame: int | None) -> None:
+def seek_page(image: Image.Image, name, frame: int | None) -> None:
     """Goes to the wanted page of a TIFF; without one to the first, which a log line says once a file."""
     try:
         if frame is not None:

@@ -14,7 +14,7 @@ from vlm.errors import SampleError
 from vlm.media.frames import is_animation, page_frames
 from vlm.media.image import as_file, existing_file, is_dicom, load_image, open_picture, read_head
 from vlm.media.pdf import DPI, count_pages, is_pdf, name_of, page_size, render_page
-from vlm.rgb import ORIENTATION
+from vlm.media.sizes import image_size, shown_size
 
 _RANGE = re.compile(r"(\d*)\s*(-?)\s*(\d*)")
 
@@ -47,11 +47,10 @@ class PageRef:
         """(height, width) in pixels of what `open` gives; reads the header only (DICOM is opened)."""
         if self.kind == "pdf":
             return page_size(self.path, self.number, self.dpi)
-        if is_dicom(self.path):
-            return self.open().size[::-1]
+        if self.kind == "image":
+            return image_size(self.path)
         with open_picture(as_file(self.path), name_of(self.path)) as image:
-            if self.kind == "tiff":
-                image.seek(self.frame)
+            image.seek(self.frame)
             return shown_size(image)
 
     def __repr__(self) -> str:
@@ -135,15 +134,6 @@ def _plain(source) -> str | bytes:
     if not isinstance(source, (str, os.PathLike)):
         raise SampleError(f"a document is a path or bytes, not {type(source).__name__}", reason="no_media")
     return str(existing_file(source, "document"))
-
-
-def shown_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of a picture, upright, before it is decoded."""
-    if image.format == "TIFF":  # whose `size` recent Pillow turns, and whose `getexif` stays with the first page
-        size, orientation = (image.tag_v2[256], image.tag_v2[257]), image.tag_v2.get(ORIENTATION, 1)
-    else:
-        size, orientation = image.size, image.getexif().get(ORIENTATION, 1)
-    return size if orientation in (5, 6, 7, 8) else size[::-1]
 
 
 def _kind(source: str | bytes) -> tuple[str, list[int]]:

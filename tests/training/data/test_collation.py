@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from accelerate import skip_first_batches
 
 from tests.helpers.data_folders import good_folder
 from tests.helpers.fake_processor import FakeProcessor
-from training.data.collation import GroupedBatchSampler, PaddingCollator, build_loader
+from tests.helpers.tiny_processor import tiny_processor
+from training.data.collation import GroupedBatchSampler, PackingCollator, PaddingCollator, nothing_to_learn
 from training.data.dataset import TrainingDataset
 from training.data.mixture import Mixture
 from vlm.errors import RadioVLMError
@@ -33,9 +33,7 @@ def test_ranks_are_disjoint_equal_and_complete(n, batch_size, world, drop_last):
     ]
     left_over = []
     for epoch in range(3):
-        for rank in ranks:
-            rank.set_epoch(epoch)
-        batches = [list(rank) for rank in ranks]
+        batches = [list(rank.batches(epoch)) for rank in ranks]
         assert {len(b) for b in batches} == {len(ranks[0])}
         assert all(
             len({len(b[step]) for b in batches}) == 1 for step in range(len(ranks[0]))
@@ -44,7 +42,7 @@ def test_ranks_are_disjoint_equal_and_complete(n, batch_size, world, drop_last):
         assert len(seen) == len(set(seen))
         assert n - len(seen) < (batch_size * world if drop_last else world)
         left_over.append(tuple(sorted(set(range(n)) - set(seen))))
-        assert batches == [list(rank) for rank in ranks]  # and again the same
+        assert batches == [list(rank.batches(epoch)) for rank in ranks]  # and again the same
     assert not any(left_over) or len(set(left_over)) > 1 or n < 10  # not always the same ones are left out
 
 
@@ -54,10 +52,10 @@ def test_grouping_pads_little_and_still_mixes():
 
     def share(lengths_for_sampler):
         sampler = GroupedBatchSampler(shuffled(n), batch_size, lengths_for_sampler, 0, world)
-        return sum(lengths[b].sum() for b in sampler) / sum(lengths[b].max() * len(b) for b in sampler)
+        return sum(lengths[b].sum() for b in sampler.batches(0)) / sum(lengths[b].max() * len(b) for b in sampler.batches(0))
 
     assert share(None) < 0.5 and share(lengths) > 0.85
-    batches = GroupedBatchSampler(shuffled(n), batch_size, lengths, 0, world).global_batches()
+    batches = [np.array(b) for b in GroupedBatchSampler(shuffled(n), batch_size * world, lengths, 0, 1).batches(0)]
     means = np.array([lengths[b].mean() for b in batches])
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2  # lengths do not drift over the epoch
     # both ranks work equally long in every step
@@ -85,34 +83,26 @@ def test_collator_batches_text_and_images(dataset):
     assert "pixel_values" not in text_only and text_only["attention_mask"][:, -1].all()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_loader_epochs_and_resume(dataset, workers):
-    def ids(loader):
-        return [batch["sample_ids"] for batch in loader]
-
-    def loader(rank=0):
-        return build_loader(dataset, dataset.processor, 3, rank=rank, world_size=2, seed=1, num_workers=workers)
-
-    first, second = loader(0), loader(1)
-    epochs = []
-    for epoch in range(2):
-        first.set_epoch(epoch)
-        second.set_epoch(epoch)
-        mine, theirs = ids(first), ids(second)
-        assert len(mine) == len(theirs) == len(first) == 4
-        assert len(set(sum(mine + theirs, []))) == 20
-        epochs.append(mine)
-    assert epochs[0] != epochs[1]
-    # what transformers.Trainer does when it resumes in the middle of epoch 1
-    resumed = skip_first_batches(loader(0), 2)
-    resumed.batch_sampler.batch_sampler.set_epoch(1)
-    assert ids(resumed) == epochs[1][2:]
+def test_packed_rows_hold_the_samples_end_to_end(dataset):
+    one, two, three = (dataset[i] for i in range(3))
+    batch = PackingCollator(tiny_processor())([[one, two], [three]])
+    plain = PaddingCollator(tiny_processor())([one, two, three])
+    assert batch["sample_ids"] == plain["sample_ids"] == ["s0", "s1", "s2"] and batch["sources"] == plain["sources"]
+    lengths = [len(sample["input_ids"]) for sample in (one, two, three)]
+    first = lengths[0] + lengths[1]
+    assert batch["input_ids"].shape == (2, first) and batch["seq_idx"].dtype == torch.int32
+    assert batch["seq_idx"].tolist() == [
+        [0] * lengths[0] + [1] * lengths[1],
+        [0] * lengths[2] + [1] * (first - lengths[2]),
+    ]
+    assert batch["attention_mask"].tolist() == [[1] * first, [1] * lengths[2] + [0] * (first - lengths[2])]
+    for key in ("input_ids", "labels", "mm_token_type_ids"):
+        joined = torch.cat([sample[key] for sample in (one, two, three)])
+        assert torch.equal(batch[key][batch["attention_mask"].bool()], joined)
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+    assert torch.equal(batch["pixel_values"], plain["pixel_values"])
 
 
-def test_loader_leaves_the_global_random_state_alone(dataset):
-    loader = build_loader(dataset, dataset.processor, 4)
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    list(loader)
-    assert torch.equal(torch.rand(1), expected)
+def test_a_batch_of_bad_samples_has_nothing_to_learn():
+    batch = PackingCollator(tiny_processor())([[nothing_to_learn(tiny_processor())]])
+    assert batch["input_ids"].shape == (1, 1) and (batch["labels"] == -100).all() and batch["sample_ids"] == [""]

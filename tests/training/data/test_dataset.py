@@ -3,6 +3,7 @@
 import json
 import pickle
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from tests.helpers.data_folders import good_folder, record, write_image, write_r
 from tests.helpers.fake_processor import FakeProcessor
 from training.data.bad_samples import BadSamples, TooManyBadSamples
 from training.data.cache import EncodedCache, as_bytes
+from training.data.collation import GroupedBatchSampler
 from training.data.dataset import TrainingDataset
+from training.data.loader import BatchLoader, BatchWork
 from training.data.mixture import Mixture
+from training.data.plan import GroupedPlan
 from vlm.errors import RadioVLMError, SampleError
 
 
@@ -190,13 +194,15 @@ def test_unforeseen_exceptions_are_bad_samples_too(tmp_path):
         dataset[0]
 
 
-def test_workers_report_into_one_file(spoiled, tmp_path):
-    from training.data.collation import build_loader
+def padded_loader(dataset, batch_size, workers=0):
+    sampler = GroupedBatchSampler(dataset.order, batch_size)
+    return BatchLoader(GroupedPlan(sampler), BatchWork(dataset, replace=True), num_workers=workers)
 
+
+def test_workers_report_into_one_file(spoiled, tmp_path):
     folder, _ = spoiled("missing", 3)
     dataset = dataset_of(folder, bad_share_limit=0.05, report_path=tmp_path / "bad_samples.jsonl")
-    for _ in range(2):
-        assert len(list(build_loader(dataset, dataset.processor, 4, num_workers=2))) == 25
+    assert len(list(islice(padded_loader(dataset, 4, workers=2), 50))) == 50  # two epochs
     assert dataset.bad.bad == {}  # this process saw none of them
     assert dataset.report()["num_bad"] == 3
     assert pickle.loads(pickle.dumps(dataset))[5]["sample_id"] == "s5"
@@ -205,14 +211,13 @@ def test_workers_report_into_one_file(spoiled, tmp_path):
 def test_with_the_real_processor(tmp_path):
     """Text, images, a cut file: cached and uncached runs give the same batches."""
     from tests.helpers.tiny_processor import tiny_processor
-    from training.data.collation import build_loader
 
     folder, processor = good_folder(tmp_path / "d", 40), tiny_processor()
     cut = folder / "images/7.png"
     cut.write_bytes(cut.read_bytes()[:60])
     datasets = [TrainingDataset(Mixture([folder]), processor, 200, 0.03, cache=cache) for cache in (False, True)]
     datasets[1].warm(progress=False)
-    loaders = [build_loader(dataset, processor, 8, group_by_length=False) for dataset in datasets]
+    loaders = [islice(padded_loader(dataset, 8), 5) for dataset in datasets]
     for one, other in zip(*loaders, strict=True):
         assert one.keys() == other.keys() >= {"input_ids", "labels", "pixel_values", "image_grid_hw", "sample_ids"}
         for key, value in one.items():
