@@ -5,18 +5,27 @@ The table is made from the optimizer groups themselves (`training/optimizers.py`
 """
 
 import json
+import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from llm.lora import is_adapter_parameter
 from training.recipe import RecipeError
 
 PREFIXES = {"vision": ("vision_model.", "model.vision_model."), "projector": ("multi_modal_projector.",)}
 
 
+# Norms of towers and language models by the name of their class: LayerNorm, LlamaRMSNorm, MambaRMSNormGated ...
+NORM_CLASS = re.compile(r"Norm(Gated|\dd)?$")
+
+
 def module_of(name: str) -> str:
-    """`vision`, `projector` or `text` for a parameter name; a model that is only an LLM is all text."""
+    """`vision`, `projector`, `text` or, for LoRA's matrices, `text_adapter` for a parameter name; a model that is only
+    an LLM is all text."""
+    if is_adapter_parameter(name):
+        return "text_adapter"
     for module, prefixes in PREFIXES.items():
         if name.startswith(prefixes):
             return module
@@ -33,11 +42,36 @@ def size_of(parameter: nn.Parameter) -> int:
     return torch.Size(shape_of(parameter)).numel()
 
 
+def norm_ids(model: nn.Module) -> set[int]:
+    """Ids of the weights and biases of norms, decided by the class of the module that owns them."""
+    norms = (module for module in model.modules() if NORM_CLASS.search(type(module).__name__))
+    return {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
+
+
 def apply_freezing(model: nn.Module, modules) -> nn.Parameter | None:
-    """Set requires_grad everywhere. Returns the embedding table if only its new rows are to train, else None."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not getattr(modules, module_of(name)).freeze)
-    if not modules.text.freeze or modules.new_embeddings.freeze:
+    """Set requires_grad everywhere. Returns the embedding table if only its new rows are to train, else None.
+
+    In a model with LoRA adapters the language model's own weights are frozen, whatever `modules.text` says.
+    """
+    names = dict(model.named_parameters())
+    adapted = any(map(is_adapter_parameter, names))
+    norms, trained = norm_ids(model), set()
+    for name, parameter in names.items():
+        module = module_of(name)
+        if module == "text_adapter":
+            trains = True
+        else:
+            part = getattr(modules, module)
+            closed = part.freeze or (adapted and module == "text")
+            trains = not closed and (not part.norms_only or id(parameter) in norms)
+        if parameter.is_floating_point():  # quantized weights cannot have a gradient
+            parameter.requires_grad_(trains)
+        trained |= {module} if trains else set()
+    for module in ("vision", "projector", "text"):
+        if getattr(modules, module).norms_only and module not in trained and not (adapted and module == "text"):
+            raise RecipeError(f"modules.{module}.norms_only = true, but the {module} has no norms with weights")
+    closed = modules.text.freeze or modules.text.norms_only or adapted
+    if not closed or modules.new_embeddings.freeze:
         return None
     table = model.get_input_embeddings().weight
     table.requires_grad_(True)
@@ -103,14 +137,16 @@ def trainable_table(model: nn.Module, groups: list[dict]) -> list[dict]:
 
 def format_table(rows: list[dict]) -> str:
     """The table as aligned text."""
-    header = f"{'group':26} {'tensors':>7} {'parameters':>15} {'trains':>6} {'optimizer':>9} {'lr':>9} {'decay':>7}"
+    width = max([26, *(len(row["group"]) for row in rows)])
+    names = f"{'tensors':>7} {'parameters':>15} {'trains':>6} {'optimizer':>9} {'lr':>9} {'decay':>7}"
+    header = f"{'group':{width}} {names}"
     lines = [header]
     for row in rows:
         rate = "-" if row["lr"] is None else f"{row['lr']:.2e}"
         decay = "-" if row["weight_decay"] is None else f"{row['weight_decay']:g}"
         lines.append(
-            f"{row['group']:26} {row['tensors']:>7} {row['parameters']:>15,} {'yes' if row['trainable'] else 'no':>6} "
-            f"{row['optimizer'] or '-':>9} {rate:>9} {decay:>7}"
+            f"{row['group']:{width}} {row['tensors']:>7} {row['parameters']:>15,} "
+            f"{'yes' if row['trainable'] else 'no':>6} {row['optimizer'] or '-':>9} {rate:>9} {decay:>7}"
         )
     return "\n".join(lines)
 

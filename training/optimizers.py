@@ -1,4 +1,4 @@
-"""Optimizer groups (module x {matrices, other}) and the two optimizers that take them.
+"""Optimizer groups (module x {matrices, other}, with layer decay also x block) and the two optimizers that take them.
 
 The groups reach DeepSpeed as a client optimizer: an "optimizer" block in the DeepSpeed JSON would flatten them and
 re-tag parameters for Muon by name, which lets convolutions and prefix tokens in. The tags are set here and checked.
@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from training.freezing import module_of, shape_of
-from training.recipe import Recipe, RecipeError
+from training.layer_decay import Place, places
+from training.recipe import Module, Recipe, RecipeError
+
+WHOLE = Place("", 0)  # of modules without layer decay
 
 
 def matrix_ids(model: nn.Module) -> set[int]:
@@ -35,44 +38,66 @@ def build_param_groups(model: nn.Module, recipe: Recipe, row_table: nn.Parameter
         row_table: embedding table of which only the new rows train; it gets a group of its own, never decayed.
 
     Returns:
-        Groups `{name, params, lr, weight_decay, use_muon, ...}` in a fixed order; empty ones are left out.
+        Groups `{name, params, lr, weight_decay, use_muon, ...}` in a fixed order; empty ones are left out. With
+        `modules.<name>.layer_decay` a group a block: `vision/block03/matrix` (see `training.layer_decay`).
         Tied weights appear once. Every parameter also carries `use_muon` as an attribute, which DeepSpeed reads.
     """
     matrices = matrix_ids(model)
-    buckets: dict[tuple[str, str], list[nn.Parameter]] = {}
+    stands = _places(model, recipe)
+    buckets: dict[tuple[str, int, str, str], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parameter.use_muon = False
         if not parameter.requires_grad:
             continue
+        place = stands.get(name, WHOLE)
         if parameter is row_table:
-            key = ("new_embeddings", "other")
+            key = ("new_embeddings", 0, "", "other")
         else:
-            key = (module_of(name), "matrix" if id(parameter) in matrices else "other")
+            key = (module_of(name), -place.behind, place.part, "matrix" if id(parameter) in matrices else "other")
         buckets.setdefault(key, []).append(parameter)
 
     groups = []
-    for (module, kind), parameters in sorted(buckets.items()):
-        groups.append(_group(recipe, module, kind, parameters))
+    for (module, depth, part, kind), parameters in sorted(buckets.items()):
+        groups.append(_group(recipe, module, kind, part, -depth, parameters))
     if not groups:
         raise RecipeError("no parameter of the model trains; set modules.<name>.freeze=false for one that exists")
     return groups
 
 
-def _group(recipe: Recipe, module: str, kind: str, parameters: list[nn.Parameter]) -> dict:
-    train, part = recipe.train, getattr(recipe.modules, module)
-    muon = kind == "matrix" and (part.optimizer or train.optimizer) == "muon"
+def _places(model: nn.Module, recipe: Recipe) -> dict[str, Place]:
+    """Place of every parameter of the modules with layer decay."""
+    names: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters():
+        names.setdefault(module_of(name), []).append(name)
+    found = {}
+    for module, own in names.items():
+        if _settings(recipe, module).layer_decay is not None:
+            found |= places(own, module)
+    return found
+
+
+def _settings(recipe: Recipe, module: str) -> Module:
+    """The recipe's section for a module; adapters go by that of the language model they stand in."""
+    return getattr(recipe.modules, "text" if module == "text_adapter" else module)
+
+
+def _group(recipe: Recipe, module: str, kind: str, block: str, behind: int, parameters: list[nn.Parameter]) -> dict:
+    train, part = recipe.train, _settings(recipe, module)
+    muon = kind == "matrix" and (part.optimizer or train.optimizer) == "muon" and module != "text_adapter"
     decay = 0.0
     if kind == "matrix":
         decay = train.weight_decay if part.weight_decay is None else part.weight_decay
-    group = {"name": f"{module}/{kind}", "params": parameters, "weight_decay": decay, "use_muon": muon}
+    name = "/".join(word for word in (module, block, kind) if word)
+    group = {"name": name, "params": parameters, "weight_decay": decay, "use_muon": muon}
     if muon:
-        group["lr"] = train.muon_learning_rate if part.muon_lr is None else part.muon_lr
+        rate = train.muon_learning_rate if part.muon_lr is None else part.muon_lr
         group["momentum"] = train.muon_momentum
         for parameter in parameters:
             parameter.use_muon = True
     else:
-        group["lr"] = train.learning_rate if part.lr is None else part.lr
+        rate = train.learning_rate if part.lr is None else part.lr
         group["betas"], group["eps"] = tuple(train.betas), train.eps
+    group["lr"] = rate if part.layer_decay is None else rate * part.layer_decay**behind
     return group
 
 
@@ -114,12 +139,15 @@ def _muon_class() -> type:
 
         @torch.no_grad()
         def step(self, closure=None, step_id=None):
+            everything = [parameter for group in self.param_groups for parameter in group["params"]]
+            if not self.partitioned and all(parameter.grad is None for parameter in everything):
+                return None  # a skipped step: DeepSpeed would put zeros there and let moments and weights decay
             if self.max_grad_norm > 0:
                 for group in self.param_groups:
                     if not group["use_muon"]:
                         self._clip(group["params"])
             # Newton-Schulz is wrapped in torch.compile; on CPU compiling takes up to 20 s and gains nothing.
-            on_cpu = not any(parameter.is_cuda for group in self.param_groups for parameter in group["params"])
+            on_cpu = not any(parameter.is_cuda for parameter in everything)
             with torch.compiler.set_stance("force_eager") if on_cpu else contextlib.nullcontext():
                 return super().step(closure, step_id)
 
