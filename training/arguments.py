@@ -9,8 +9,12 @@ from training.recipe import Recipe, RecipeError
 ZERO_FOLDER = Path(__file__).parent / "zero"
 
 
-def training_arguments(recipe: Recipe, machine: Machine):
-    """TrainingArguments of a recipe; also starts the process group."""
+def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False):
+    """TrainingArguments of a recipe; also starts the process group.
+
+    Args:
+        universal: DeepSpeed shall read the checkpoint to resume from in its universal form.
+    """
     from transformers import TrainingArguments
 
     train = recipe.train
@@ -18,6 +22,8 @@ def training_arguments(recipe: Recipe, machine: Machine):
     if train.zero != "none" and machine.launched:
         avoid_start_up_builds()
         deepspeed = deepspeed_config(recipe)
+        if universal:
+            deepspeed["checkpoint"] = deepspeed.get("checkpoint", {}) | {"load_universal": True}
     schedule = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(train.schedule, train.schedule)
     decay = {"num_decay_steps": max(1, train.max_steps // 5)} if train.schedule == "wsd" else None
     args = TrainingArguments(
@@ -42,7 +48,7 @@ def training_arguments(recipe: Recipe, machine: Machine):
         logging_nan_inf_filter=False,
         save_strategy="steps" if train.save_steps else "no",
         save_steps=train.save_steps or 500,
-        save_total_limit=train.save_total_limit,
+        save_total_limit=None,  # the library counts torn checkpoints; training.checkpoints removes old ones
         report_to=[],
         remove_unused_columns=False,
         label_names=["labels"],
@@ -56,6 +62,13 @@ def training_arguments(recipe: Recipe, machine: Machine):
 
         library.init_distributed(verbose=False)  # on CPU accelerate starts torch's group only; ZeRO-3 asks DeepSpeed's
     return args
+
+
+def zero_stage(recipe: Recipe, machine: Machine) -> int:
+    """ZeRO stage that a launch of the recipe has; 0 without DeepSpeed."""
+    if recipe.train.zero == "none" or not machine.launched:
+        return 0
+    return deepspeed_config(recipe)["zero_optimization"]["stage"]
 
 
 def deepspeed_config(recipe: Recipe) -> dict:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from training.launchers import accelerate_variables, slurm_variables
+
 SHM_OP = "deepspeed_shm_comm"
 
 
@@ -22,7 +24,7 @@ class Machine:
     local_rank: int
     world_size: int
     device: str  # "cuda" or "cpu"
-    launched: bool  # started by deepspeed or torchrun
+    launched: bool  # one of the processes of a launcher: deepspeed, torchrun, accelerate or srun
 
     @property
     def is_main(self) -> bool:
@@ -30,11 +32,18 @@ class Machine:
 
 
 def prepare_process(local_rank: int | None = None) -> Machine:
-    """Read the launcher's variables, settle device and threads-related switches; idempotent."""
-    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    """Read the launcher's variables, settle device and threads-related switches; idempotent.
+
+    Raises:
+        RecipeError: a launcher started this process in a way that cannot train what was asked for.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if local_rank is not None and "LOCAL_RANK" not in os.environ:
         os.environ["LOCAL_RANK"] = str(local_rank)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name in accelerate_variables(os.environ, device):
+        del os.environ[name]
+    os.environ.update(slurm_variables(os.environ, torch.cuda.device_count()))
+    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -14,7 +14,10 @@ from training.recipe.loading import help_text, load_recipe
 
 
 def run_stage(argv: list[str], default_config: str | None = None) -> int:
-    """Run the stage that the command line describes. Returns the exit code.
+    """Run the stage that the command line describes.
+
+    Returns the exit code: 0 done, 1 the stage failed, 2 the recipe or the command line is wrong, 75 stopped by a signal
+    with everything saved (training/preemption.py).
 
     Args:
         argv: `--config FILE`, `--local_rank N` (added by launchers), `key=value` words.
@@ -29,10 +32,11 @@ def run_stage(argv: list[str], default_config: str | None = None) -> int:
     try:
         recipe = load_recipe(config, words)
         recipe.check_runnable()
+        machine = prepare_process(local_rank)
     except RecipeError as error:
         sys.stderr.write(f"{config}: {error}\n" if config else f"{error}\n")
         return 2
-    machine = prepare_process(local_rank)
+    from training.preemption import EXIT_CODE, Preempted
     from training.stage import train_stage
     from vlm.errors import RadioVLMError
 
@@ -41,6 +45,9 @@ def run_stage(argv: list[str], default_config: str | None = None) -> int:
     except (RecipeError, RadioVLMError) as error:  # mistakes of the recipe or the data: a message, no traceback
         stage_logger(machine).error(f"{type(error).__name__}: {error}")
         return 1
+    except Preempted as stop:
+        stage_logger(machine).info(str(stop))
+        return EXIT_CODE
     return 0
 
 

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import torch
 
-from training.adapters import attach_adapters
-from training.arguments import training_arguments
-from training.checkpoints import CompleteMark, newest_checkpoint
+from training.arguments import training_arguments, zero_stage
 from training.environment import Machine, limit_threads, quiet_libraries, stage_logger
 from training.recipe import Recipe
 from training.recipe.loading import to_dict
 
 
 def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
-    """Build everything, train, save. Returns what went to throughput.json. Called by every rank."""
+    """Build everything, train, save. Returns what went to throughput.json. Called by every rank.
+
+    Raises:
+        Preempted: a signal stopped the stage; a complete checkpoint is there.
+    """
     started = time.perf_counter()
     quiet_libraries()
     logger = stage_logger(machine)
@@ -23,7 +25,15 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     output = Path(recipe.output_dir)
     output.mkdir(parents=True, exist_ok=True)
 
-    args = training_arguments(recipe, machine)  # before the model: under ZeRO-3 it must be built in shards
+    from training.preemption import Preempted
+    from training.resuming import NothingLeft, add_checkpoints, convert, find_resume, load_position
+
+    resume = find_resume(recipe, machine, zero_stage(recipe, machine))
+    if resume is not None and resume.universal:
+        convert(resume, machine)
+    # Before the model: under ZeRO-3 it must be built in shards.
+    args = training_arguments(recipe, machine, universal=resume is not None and resume.universal)
+    from training.adapters import SmallCheckpoints, attach_adapters, finish_adapters
     from training.data_loading import build_data
     from training.freezing import format_table, save_table
     from training.loading import load_model
@@ -36,25 +46,34 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     model, processor = load_model(recipe, args)
     model = attach_adapters(model, recipe)
     groups, table = make_trainable(model, processor, recipe)
+    finish_adapters(model, processor, recipe, args)
     logger.info(format_table(table))
     dataset, loader, heldout = build_data(recipe, processor, machine)
 
     trainer = StageTrainer(recipe=recipe, groups=groups, loader=loader, model=model, args=args, train_dataset=dataset,
                            processing_class=processor, callbacks=[])  # fmt: skip
-    for callback in [*stage_callbacks(trainer, recipe, machine, heldout, title), CompleteMark()]:
+    for callback in stage_callbacks(trainer, recipe, machine, heldout, title):
         trainer.add_callback(callback)
+    trainer.add_callback(SmallCheckpoints(trainer))
+    add_checkpoints(trainer, recipe, machine, resume)
     if machine.is_main:
         save_table(table, output)
         (output / "recipe.json").write_text(json.dumps(to_dict(recipe), indent=1) + "\n", encoding="utf-8")
     check_tags(groups)
 
-    resume = newest_checkpoint(output) if recipe.resume is True else (recipe.resume or None)
-    if resume:
-        logger.info(f"resuming from {resume}")
+    if resume is not None:
+        logger.info(f"resuming from {resume.path}")
+        load_position(loader, resume, machine)
     elif machine.is_main:
         dataset.bad.start_over()
     built = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    except NothingLeft:
+        trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    except Preempted:
+        _finish()
+        raise
 
     saving = time.perf_counter()
     save_stage(trainer, output)

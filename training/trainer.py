@@ -5,14 +5,17 @@ doing that is how other trainers lose the ability to resume their first stage.
 """
 
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
+from training.adapters import load_checkpoint
 from training.optimizers import build_optimizer
 from training.recipe import Recipe
+from training.saving import write_model
 from training.watch.throughput import Throughput
 
 NOT_FOR_THE_MODEL = ("sources",)
@@ -57,6 +60,16 @@ class StageTrainer(Trainer):
 
     def _prepare_inputs(self, inputs):
         return {key: self._prepare_input(value) for key, value in inputs.items()}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The model of a checkpoint, without the library's copy of all weights on every rank."""
+        write_model(self, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """As the library's, which knows no adapters but those of a wrapped model."""
+        if not self.recipe.adapter.rank:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        return load_checkpoint(self.model, resume_from_checkpoint)
 
     def floating_point_ops(self, inputs) -> int:
         """Not estimated here: the library's formula walks all parameters at every step and knows no images."""
