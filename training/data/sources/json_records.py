@@ -53,7 +53,7 @@ class JsonSource(Source):
             record = json.loads(self._read(index))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             raise SampleError(f"this is not JSON: {error}", default_id, origin, "bad_json") from None
-        return self.parse(record, default_id, origin, self.base_dir)
+        return self.parse(self.renamed(record), default_id, origin, self.base_dir)
 
     def _read(self, index: int) -> str:
         if self._fd is None:  # opened late and not pickled: worker processes open their own

@@ -66,10 +66,12 @@ class Source(ABC):
         """The place of a record for error messages, e.g. "data/records.jsonl:12"; never raises."""
         return f"{self.path}[{index}]"
 
+    def renamed(self, record: Any) -> Any:
+        """A decoded record with its keys called as we call them."""
+        return rename_columns(record, self.columns) if self.columns else record
+
     def parse(self, record: Any, default_id: str, origin: str, base_dir: Path | None) -> Sample:
-        """A decoded record as this source's options want it. Raises SampleError naming `origin`."""
-        if self.columns:
-            record = rename_columns(record, self.columns)
+        """A `renamed` record as this source's options want it. Raises SampleError naming `origin`."""
         sample = parse_record(record, default_id=default_id, source=self.name, base_dir=base_dir, origin=origin)
         if self.system:
             sample = with_system(sample, self.system)

@@ -8,6 +8,7 @@ from PIL import Image
 from tests.helpers.data_folders import record, write_image
 from training.data.sources import DataError, open_source
 from vlm.errors import SampleError
+from vlm.media import load_image
 
 datasets = pytest.importorskip("datasets", reason="optional package absent: datasets")
 
@@ -39,12 +40,14 @@ def table():
 def check_table(source):
     assert source.format == "hf_dataset" and len(source) == 3
     sample = source[1]
-    picture = sample.messages[0]["content"][0]["image"]
-    assert isinstance(picture, Image.Image) and picture.getpixel((0, 0)) == (1, 0, 0)
+    picture = load_image(sample.resolved_messages()[0]["content"][0]["image"])
+    assert picture.getpixel((0, 0)) == (1, 0, 0)
     assert sample.messages[0]["content"][1]["text"] == "Q1" and sample.messages[1]["content"][0]["text"] == "A1"
-    assert sample.meta == {"license": "MIT"} and sample.resolved_messages() == sample.messages
-    with pytest.raises(SampleError, match=r"Pillow.*\[2\]"):
-        source[2]
+    assert sample.meta == {"license": "MIT"}
+    broken = source[2]  # pictures stay bytes until a sample is encoded
+    assert broken.origin.endswith("[2]")
+    with pytest.raises(SampleError, match="Pillow"):
+        load_image(broken.resolved_messages()[0]["content"][0]["image"])
 
 
 def test_saved_folder(tmp_path, table):
@@ -88,3 +91,60 @@ def test_broken_table(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read as a Hugging Face dataset"):
         open_source(tmp_path / "x.parquet")
+
+
+def hub_clone(folder):
+    """A repository of the hub as it lies on disk: two subsets, one of them with two splits."""
+    for subset, splits in (("a", ("train", "test")), ("b", ("train",))):
+        for split in splits:
+            (folder / subset).mkdir(parents=True, exist_ok=True)
+            rows = [{"query": f"{subset} {split} {i}?", "label": str(i)} for i in range(3)]
+            datasets.Dataset.from_list(rows).to_parquet(folder / subset / f"{split}-00000-of-00001.parquet")
+    lines = ["---", "configs:"]
+    for subset in "ab":
+        lines += [f"- config_name: {subset}", "  data_files:"]
+        for split in ("train", "test") if subset == "a" else ("train",):
+            lines += [f"  - split: {split}", f"    path: {subset}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
+COLUMNS = {"question": "query", "answer": "label"}
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """`hf://org/name` finds the clone in the current folder, as `load_dataset` does; the hub is out of reach."""
+    hub_clone(tmp_path / "org" / "name")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("path", ["hf://org/name", "org/name"])
+def test_subset_split_and_columns(offline, path):
+    source = open_source({"path": path, "subset": "a", "split": "test", "columns": COLUMNS})
+    assert source.format == ("hf_hub" if path.startswith("hf") else "hf_dataset") and len(source) == 3
+    assert source.name == ("org/name" if path.startswith("hf") else "name")
+    turns = [item["text"] for message in source[1].messages for item in message["content"]]
+    assert turns == ["a test 1?", "1"] and source[1].meta == {"answer": "1"}
+    assert len(open_source({"path": path, "subset": "b", "columns": COLUMNS})) == 3  # its only split
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({}, r"it has the subsets a, b: choose one with `subset:`, got None"),
+        ({"subset": "c"}, r"it has the subsets a, b: choose one with `subset:`, got 'c'"),
+        ({"subset": "a"}, r"has the splits train, test: choose one with `split:`"),
+        ({"subset": "a", "split": "val"}, r"it has the splits train, test: choose one with `split:`, got 'val'"),
+    ],
+)
+def test_what_is_missing_is_answered_with_what_there_is(offline, more, words):
+    for path in ("hf://org/name", "org/name"):
+        with pytest.raises(DataError, match=words):
+            open_source({"path": path, **more})
+
+
+def test_hub_out_of_reach(offline):
+    with pytest.raises(DataError, match="(?s)hf://org/other cannot be read.*HF_HUB_OFFLINE is set"):
+        open_source("hf://org/other")

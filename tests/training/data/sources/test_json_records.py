@@ -80,7 +80,9 @@ def test_detection_says_what_it_found_and_knows(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "notes.txt").write_text("x")
     with pytest.raises(
-        DataError, match=r"none of the known data formats \(hf_dataset, jsonl, llava_json\); it holds notes.txt"
+        DataError,
+        match=r"none of the known data formats \(hf_dataset, hf_hub, image_folder, jsonl, llava_json, tar_shards\); "
+        "it holds notes.txt",
     ):
         open_source(tmp_path / "d")
     (tmp_path / "empty.jsonl").write_text("\n\n")
