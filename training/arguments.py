@@ -24,23 +24,17 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
         deepspeed = deepspeed_config(recipe)
         if universal:
             deepspeed["checkpoint"] = deepspeed.get("checkpoint", {}) | {"load_universal": True}
-    schedule = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}.get(train.schedule, train.schedule)
-    decay = {"num_decay_steps": max(1, train.max_steps // 5)} if train.schedule == "wsd" else None
     args = TrainingArguments(
         output_dir=recipe.output_dir,
         max_steps=train.max_steps,
         per_device_train_batch_size=train.per_device_batch_size,
         gradient_accumulation_steps=recipe.accumulation(machine.world_size),
         learning_rate=train.learning_rate,
-        lr_scheduler_type=schedule,
-        lr_scheduler_kwargs=decay,
-        warmup_steps=round(train.warmup_ratio * train.max_steps),
+        lr_scheduler_type="constant",  # unused: the trainer has training.schedules
         max_grad_norm=0.0 if recipe.uses_muon() else train.max_grad_norm,  # with Muon our optimizer clips by itself
         bf16=uses_bf16(recipe, machine),
         use_cpu=machine.device == "cpu",
         deepspeed=deepspeed,
-        gradient_checkpointing=train.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if machine.device == "cpu" and machine.launched and deepspeed is None else None,
         logging_steps=train.log_steps,
@@ -51,6 +45,7 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
         save_total_limit=None,  # the library counts torn checkpoints; training.checkpoints removes old ones
         report_to=[],
         remove_unused_columns=False,
+        ignore_data_skip=True,  # the loader's own position is restored instead
         label_names=["labels"],
         disable_tqdm=True,
         seed=recipe.seed,

@@ -2,7 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from training.precision import written_in_bf16
 
 MAX_SHARD_SIZE = "5GB"
 
@@ -13,12 +17,9 @@ def save_stage(trainer, output: Path) -> None:
     The files are written aside and then moved, so that no interrupted save leaves a folder that looks whole.
     """
     partial = output / "model.partial"
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    for config in (model.config, model.config.get_text_config()):
-        config.use_cache = True  # off while training; what is saved is for generation and further turns
     if trainer.is_world_process_zero():
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted save
-    write_model(trainer, partial)
+    write_model(trainer, partial, final=True)
     trainer.save_state()
     if trainer.is_world_process_zero():
         for old in [*output.glob("*.safetensors"), *output.glob("*.safetensors.index.json")]:
@@ -30,8 +31,12 @@ def save_stage(trainer, output: Path) -> None:
         partial.rmdir()
 
 
-def write_model(trainer, folder: Path) -> None:
+def write_model(trainer, folder: Path, final: bool = False) -> None:
     """Write the model and its processor as a loadable folder. Called by every rank; rank 0 writes.
+
+    Args:
+        final: a result, for generation and further stages: in bf16 if that is what the stage computes in, and with a
+            cache. A checkpoint keeps the fp32 weights it is resumed with.
 
     Under ZeRO-3 the weights are gathered layer by layer and only rank 0 keeps them, in CPU memory. Otherwise every rank
     has them anyway and nothing is copied.
@@ -40,6 +45,23 @@ def write_model(trainer, folder: Path) -> None:
     gathered = None
     if trainer.args.deepspeed and trainer.args.deepspeed["zero_optimization"]["stage"] == 3:
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.is_world_process_zero():
+    if not trainer.is_world_process_zero():
+        return
+    with for_use(model, trainer.args.bf16) if final else nullcontext():
         model.save_pretrained(folder, state_dict=gathered, max_shard_size=MAX_SHARD_SIZE)
-        trainer.processing_class.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+
+
+@contextmanager
+def for_use(model, bf16: bool) -> Iterator[None]:
+    """Inside, the model is what its users get: with a cache, which training switches off, and in bf16 if so asked."""
+    configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
+    before = [getattr(config, "use_cache", True) for config in configs]
+    for config in configs:
+        config.use_cache = True
+    try:
+        with written_in_bf16(model) if bf16 else nullcontext():
+            yield
+    finally:
+        for config, value in zip(configs, before):
+            config.use_cache = value

@@ -5,10 +5,12 @@ from torch import nn
 from training.freezing import apply_freezing, new_token_ids, train_rows_only, trainable_table
 from training.optimizers import build_param_groups
 from training.recipe import Recipe
+from training.towers import prepare_towers
 
 
 def make_trainable(model: nn.Module, processor, recipe: Recipe) -> tuple[list[dict], list[dict]]:
-    """Set requires_grad everywhere; returns the optimizer groups and the rows of the printed table."""
+    """Set requires_grad and memory savers; returns the optimizer groups and the rows of the printed table."""
+    prepare_towers(model, recipe)
     row_table = apply_freezing(model, recipe.modules)
     groups = build_param_groups(model, recipe, row_table)
     if row_table is not None:
