@@ -30,19 +30,36 @@ def check_checkpoint(name: str) -> None:
         if name.startswith((".", "/", "~")) or name.count("/") != 1:
             raise RadioVLMError(f"--model: no folder {name}")
         return
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise RadioVLMError(f"--model: {name} has no config.json; is it a checkpoint folder?")
 
 
-def load_config(name: str):
-    """RadioVLMConfig of a checkpoint; `RadioVLMError` for anything else."""
+def whole_model(name: str) -> str:
+    """The checkpoint itself, or the base of an adapter folder (checked too)."""
+    from vlm.adapter_folder import is_adapter, read_base
+
     check_checkpoint(name)
+    if not is_adapter(name):
+        return name
+    base = read_base(name).name
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise RadioVLMError(
+            f"--model: {name} is an adapter of {base}, which is not there: put that model back, or merge with "
+            f"`radio-vlm merge {name} OUT --base DIR`"
+        )
+    check_checkpoint(base)
+    return base
+
+
+def load_config(name: str):
+    """RadioVLMConfig of a checkpoint, of an adapter folder that of its base; `RadioVLMError` for anything else."""
+    source = whole_model(name)
     from transformers import AutoConfig
 
     import vlm  # noqa: F401 - registers the classes with transformers' Auto classes
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise RadioVLMError(f"--model: cannot read {name}: {error}") from error
     if config.model_type != "radio_vlm":
@@ -72,13 +89,17 @@ def load_processor(name: str):
 
 
 def load_model(name: str, device: str = "auto", dtype: str = "auto"):
-    """The model with its weights, in eval mode. device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    """The model with its weights, in eval mode; of an adapter folder the base with the adapter on it.
+
+    device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
     load_config(name)
-    if Path(name).is_dir():
-        quiet_transformers(sum(path.stat().st_size for path in Path(name).glob("*.safetensors")))
+    source = Path(whole_model(name))
+    if source.is_dir():
+        quiet_transformers(sum(path.stat().st_size for path in source.glob("*.safetensors")))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
