@@ -89,8 +89,6 @@ def checkpoint_bytes(trainer) -> int:
 
 def write_position(loader, folder: Path, rank: int) -> None:
     """Write where this rank's loader stands."""
-    if not hasattr(loader, "state_dict"):
-        return
     (folder / f"data_state_rank{rank}.json").write_text(json.dumps(loader.state_dict()) + "\n", encoding="utf-8")
 
 

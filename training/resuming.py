@@ -138,8 +138,6 @@ def convert(resume: Resume, machine: Machine) -> None:
 
 def load_position(loader, resume: Resume, machine: Machine) -> None:
     """Set this rank's loader to where the checkpoint left off, dealt anew when the number of ranks has changed."""
-    if not hasattr(loader, "load_state_dict"):
-        return
     states = read_positions(resume.path, resume.layout.processes)
     if resume.layout.processes != machine.world_size:
         from training.data.resharding import reshard

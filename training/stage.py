@@ -48,7 +48,7 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     groups, table = make_trainable(model, processor, recipe)
     finish_adapters(model, processor, recipe, args)
     logger.info(format_table(table))
-    dataset, loader, heldout = build_data(recipe, processor, machine)
+    dataset, loader, heldout = build_data(recipe, processor, machine, model)
 
     trainer = StageTrainer(recipe=recipe, groups=groups, loader=loader, model=model, args=args, train_dataset=dataset,
                            processing_class=processor, callbacks=[])  # fmt: skip
@@ -83,6 +83,7 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
         "start_seconds": round(clock.started - built, 2),
         "save_seconds": round(time.perf_counter() - saving, 2),
         "data": dataset.report(),
+        **loader.report(),
     }
     if machine.is_main:
         (output / "throughput.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
