@@ -46,7 +46,6 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
         report_to=[],
         remove_unused_columns=False,
         ignore_data_skip=True,  # the loader's own position is restored instead
-        ignore_data_skip=True,  # the loader's own position is restored instead
         label_names=["labels"],
         disable_tqdm=True,
         seed=recipe.seed,
