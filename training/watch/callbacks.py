@@ -3,13 +3,20 @@
 from pathlib import Path
 
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from training.data_loading import measure_heldout
 from training.environment import Machine
 from training.recipe import Recipe
+from training.watch.bad_loss import BadLossMemory
+from training.watch.features import EncoderFeatures
+from training.watch.figures import Figures, group_rates
 from training.watch.heldout import HeldOut
+from training.watch.predictions import Predictions
 from training.watch.progress import Progress
+from training.watch.questions import choose_questions
+from training.watch.reporters import reporters
 from training.watch.throughput import Clock
 
 
@@ -17,21 +24,44 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
     """What watches a stage. Also removes the library's own printers from `trainer`."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    output, clock = Path(recipe.output_dir), trainer.throughput
+    output, clock, model = Path(recipe.output_dir), trainer.throughput, trainer.model
+    reporting = reporters(recipe.watch.report_to, output, trainer.args) if machine.is_main else []
     callbacks = []
     if heldout:
         callbacks.append(
             HeldOut(lambda: measure_heldout(trainer.model, heldout, trainer.loader, recipe, machine), output)
         )
-    callbacks += [Clock(clock, recipe.train.max_seconds), Progress(clock, title, machine.world_size)]
-    if machine.is_main and "tensorboard" in recipe.watch.report_to:
-        callbacks.append(_tensorboard(output / "tensorboard"))
+    callbacks += [
+        Clock(clock, recipe.train.max_seconds),
+        EncoderFeatures(model, output, trainer.args.device),
+        Figures(clock, source_losses(trainer), lambda: group_rates(trainer.optimizer)),
+        Progress(clock, title, recipe.train.max_seconds),
+        *reporting,
+    ]
+    if recipe.watch.predictions_every:
+        board = next((callback for callback in reporting if isinstance(callback, TensorBoardCallback)), None)
+        questions = choose_questions(
+            _pools(trainer, heldout), trainer.processing_class, recipe.watch.predictions, recipe.data.max_length
+        )
+        callbacks.append(
+            Predictions(
+                lambda: trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, questions,
+                recipe.watch.predictions_every, output, clock, machine.rank, title,
+                autocast=trainer.accelerator.autocast, writer=lambda: getattr(board, "tb_writer", None),
+            )
+        )  # fmt: skip
+    if getattr(trainer, "bad_loss", None) is not None:
+        callbacks.append(BadLossMemory(trainer.bad_loss))
     return callbacks
 
 
-def _tensorboard(folder: Path):
-    """The library's tensorboard callback with our folder (its own choice is settable by environment only)."""
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
+def source_losses(trainer):
+    """The trainer's losses by source since the last call."""
+    losses = getattr(trainer, "source_losses", None)
+    return losses.read if losses is not None else dict
 
-    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+def _pools(trainer, heldout: dict) -> dict:
+    """Name -> samples to ask about: the held-out ones, else those of the training set (streams have none to pick)."""
+    datasets = heldout or {"train": trainer.train_dataset}
+    return {name: dataset.samples for name, dataset in datasets.items() if getattr(dataset, "samples", None)}
