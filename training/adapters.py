@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from llm.lora import is_adapter_parameter, lora_config
-from training.freezing import new_token_ids
+from training.freezing import NORM_CLASS, new_token_ids
 from training.recipe import Recipe, RecipeError
 from vlm.adapted_model import inject, load_weights, merge, record_of, tables_of
 from vlm.adapter_folder import base_of, is_adapter
@@ -108,7 +108,7 @@ def master_weights(model: nn.Module) -> None:
     """
     quantized = getattr(model, "is_quantized", False)
     for module in model.modules():
-        is_norm = quantized and type(module).__name__.endswith("Norm")
+        is_norm = quantized and NORM_CLASS.search(type(module).__name__)
         for parameter in module.parameters(recurse=False):
             if (parameter.requires_grad or is_norm) and parameter.is_floating_point():
                 parameter.data = parameter.data.float()
