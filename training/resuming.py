@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from training.arguments import zero_stage
 from training.checkpoints import Checkpoints, Layout, layout_of, newest_checkpoint, read_positions
@@ -150,11 +151,17 @@ class NothingLeft(Exception):
     """The checkpoint is that of the last step: only the result has to be saved."""
 
 
-class StopWhenDone(TrainerCallback):
-    """Raises `NothingLeft` before the library trains one step too many."""
+class Resumed(TrainerCallback):
+    """What the library leaves to do at the start of a resumed run."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
+        for callback in self.trainer.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):  # one that the checkpoint does not know fails at the next save
+                state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+        if state.global_step >= state.max_steps:  # the library would train one step too many
             raise NothingLeft
 
 
@@ -172,7 +179,7 @@ def add_checkpoints(trainer, recipe: Recipe, machine: Machine, resume: Resume | 
     callbacks.append(LeaveAfterSaving(signals))
     if resume is not None:
         callbacks += [MendUniversal(trainer.groups)] if resume.universal else []
-        callbacks.append(StopWhenDone())
+        callbacks.append(Resumed(trainer))
     for callback in callbacks:
         trainer.add_callback(callback)
 
