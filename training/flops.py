@@ -103,13 +103,12 @@ class ModelFlops:
     ) -> float:
         """Of forward and backward; see `step_flops`."""
         total = 0.0
-        for tower, flops, has_weights, trains in self._items(tokens, patches, lengths, picture_lengths, predicted):
-            inputs = self.passes[tower] * (1 if has_weights else 2)  # a product of two activations has two gradients
-            total += flops * (1 + inputs + trains)
+        for tower, flops, inputs, trains in self._items(tokens, patches, lengths, picture_lengths, predicted):
+            total += flops * (1 + self.passes[tower] * inputs + trains)
         return total
 
     def _items(self, tokens, patches, lengths, picture_lengths, predicted):
-        """(tower, operations, whether one factor is a weight, whether that trains)."""
+        """(tower, operations, factors that are activations and get a gradient, whether the weight trains)."""
         if picture_lengths is None:
             whole, rest = divmod(patches, PICTURE)
             picture_lengths = [PICTURE] * whole + [rest] * (rest > 0)
@@ -122,11 +121,11 @@ class ModelFlops:
             "head": tokens if predicted is None else predicted,
         }
         for load in self.loads:
-            yield load.tower, load.flops * rows[load.what], True, load.trains
+            yield load.tower, load.flops * rows[load.what], int(load.what != "patch"), load.trains
         pictures = sum((length + self.prefix) ** 2 for length in picture_lengths)
-        yield "vision", self.attention["vision"] * pictures, False, False
-        yield "text", self.attention["text"] * sum(length**2 for length in lengths), False, False
-        yield "text", self.scan * tokens, False, False
+        yield "vision", self.attention["vision"] * pictures, 2, False
+        yield "text", self.attention["text"] * sum(length**2 for length in lengths), 2, False
+        yield "text", self.scan * tokens, 2, False
 
 
 def forward_flops(
