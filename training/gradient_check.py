@@ -78,8 +78,8 @@ class GradientCheck:
                 raise GradientError(str(error)) from error
         self.frozen_checked = self.adapters_checked = True
         self.pending -= set(judged)
-        waiting = f"; {', '.join(sorted(self.pending))} wait for a step with media" if self.pending else ""
-        logger.info(f"gradients reach all of {', '.join(judged) or 'no group'}, and nothing that is frozen{waiting}")
+        waiting = f"; {len(self.pending)} groups wait for a step with pictures" if self.pending else ""
+        logger.info(f"gradients reach {len(judged)} of {len(self.groups)} groups, and nothing that is frozen{waiting}")
 
     def _group_faults(self, name: str, device: torch.device) -> list[str]:
         """One line if the group does not learn."""

@@ -1,16 +1,19 @@
 """Groups, tags and freezing on a real small VLM, in one process."""
 
 import copy
+import re
 
 import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.stage_runs import small_vlm
+from llm.tiny_tokenizer import build_byte_tokenizer
+from tests.helpers.stage_runs import small_parts, small_vlm
 from training.freezing import apply_freezing, format_table, new_token_ids, train_rows_only, trainable_table
 from training.optimizers import build_optimizer, build_param_groups, check_tags
 from training.recipe import RecipeError
 from training.recipe.loading import load_recipe
+from vlm.build import build_vlm
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,20 @@ def built():
 @pytest.fixture
 def model(built):
     return copy.deepcopy(built[0])
+
+
+@pytest.fixture(scope="module")
+def deep_built():
+    """Three blocks in the encoder and in the language model."""
+    vision, text = small_parts()
+    vision.num_hidden_layers = 3
+    geometry = {"mode": "dynamic", "min_num_patches": 4, "max_num_patches": 16}
+    return build_vlm(vision, text, build_byte_tokenizer(), geometry=geometry)
+
+
+@pytest.fixture
+def deep(deep_built):
+    return copy.deepcopy(deep_built[0])
 
 
 def groups_of(model, *words):
@@ -146,3 +163,67 @@ def test_muon_update_has_the_size_of_its_rate(model):
     rows, columns = parameter.shape
     expected = group["lr"] * max(1.0, rows / columns) ** 0.5 * min(rows, columns) ** 0.5
     assert step.norm() == pytest.approx(expected, rel=0.3)
+
+
+def test_every_block_has_the_rate_of_its_depth(deep):
+    """d ** (blocks behind it); what stands before the first block is one further, what stands behind the last none."""
+    words = ("learning_rate=1e-3", "modules.vision={layer_decay: 0.8, lr: 2.0e-4}", "modules.text.layer_decay=0.9")
+    _, groups, _ = groups_of(deep, *words)
+    rates = {name: group["lr"] for group in groups for name in names_in(deep, group)}
+    for name, rate in rates.items():
+        part, decay, base = ("text", 0.9, 1e-3) if "language_model" in name else ("vision", 0.8, 2e-4)
+        if name.startswith("multi_modal"):
+            assert rate == 1e-3
+            continue
+        block = re.search(r"layers?\.(\d+)\.", name)
+        depth = 3 - 1 - int(block[1]) if block else (3 if "embeddings" in name else 0)
+        assert rate == pytest.approx(base * decay**depth), f"{part} {name}"
+    names = [group["name"] for group in groups]
+    assert "vision/block02/matrix" in names and "text/embeddings/other" in names and "text/head/other" in names
+    assert len(names) == len(set(names))
+    rows = trainable_table(deep, groups)
+    assert sum(row["parameters"] for row in rows) == sum(parameter.numel() for parameter in deep.parameters())
+
+
+def test_layer_decay_needs_blocks(model):
+    with pytest.raises(RecipeError, match="projector has no numbered blocks"):
+        groups_of(model, "modules.projector.layer_decay=0.9")
+
+
+def test_muon_stays_with_hidden_matrices_under_layer_decay_and_norms_only(deep):
+    words = ("optimizer=muon", "modules.text.layer_decay=0.9", "modules.vision.norms_only=true")
+    _, groups, _ = groups_of(deep, *words)
+    muon = {name for group in groups if group["use_muon"] for name in names_in(deep, group)}
+    assert muon and not any(name.startswith("vision_model.") for name in muon)
+    for word in ("embed", "lm_head", "conv", "norm", "A_log"):
+        assert not [name for name in muon if word in name], word
+    rates = {group["name"]: group["lr"] for group in groups if group["use_muon"]}
+    assert rates["text/block00/matrix"] == pytest.approx(0.02 * 0.81)
+    check_tags(groups)
+
+
+def test_norms_only_trains_norms_and_nothing_else_of_a_part(model):
+    _, groups, _ = groups_of(model, "modules.vision.norms_only=true")
+    trained = {name for group in groups for name in names_in(model, group) if name.startswith("vision_model.")}
+    wanted = {name for name, _ in model.named_parameters() if name.startswith("vision_model.") and ".norm" in name}
+    assert trained == wanted and len(wanted) == 4
+    assert next(g for g in groups if g["name"] == "vision/other")["weight_decay"] == 0
+    assert "text/matrix" in {group["name"] for group in groups}
+
+
+def test_a_skipped_step_changes_nothing(model):
+    """Without gradients neither weights nor moments of either optimizer move."""
+    for words in (("optimizer=muon",), ()):
+        recipe, groups, _ = groups_of(model, *words, "train.weight_decay=0.1")
+        optimizer = build_optimizer(groups, recipe, partitioned=False)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        weights = copy.deepcopy(model.state_dict())
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        optimizer.zero_grad(set_to_none=True)
+        optimizer.step()
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+        for index, moments in optimizer.state_dict()["state"].items():
+            assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(state[index][key]))
+                       for key, value in moments.items())  # fmt: skip
