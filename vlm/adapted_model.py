@@ -184,11 +184,16 @@ def merge(model: nn.Module) -> nn.Module:
         raise RadioVLMError(f"{type(model).__name__} has no adapter to merge")
     if getattr(model, "is_quantized", False):
         raise RadioVLMError("a quantized base cannot take an adapter up: load the base without quantization to merge")
+    merged: set[int] = set()
     for name, module in list(model.named_modules()):  # a shared layer comes once, as its parent does
-        if isinstance(getattr(module, "lora_A", None), nn.ModuleDict):
+        if not isinstance(getattr(module, "lora_A", None), nn.ModuleDict):
+            continue
+        layer = module.get_base_layer()
+        if id(layer.weight) not in merged:  # layers that share a weight (Zamba2 from disk) hold copies of one adapter
             module.merge(safe_merge=True, adapter_names=[NAME])
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, module.get_base_layer())
+            merged.add(id(layer.weight))
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer)
     del model.peft_config, model.adapter_record
     model._hf_peft_config_loaded = False
     return model

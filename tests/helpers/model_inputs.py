@@ -18,6 +18,12 @@ TEXT_SIZES = {
         **PLAIN, attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1, mamba_d_state=8,
         mamba_chunk_size=8, mamba_expand=2,
     ),
+    "zamba2": dict(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+        layers_block_type=["mamba", "hybrid", "mamba", "hybrid"], mamba_d_state=16, mamba_ngroups=2, n_mamba_heads=8,
+        mamba_headdim=16, chunk_size=64, num_mem_blocks=1, adapter_rank=8, use_shared_attention_adapter=True,
+        use_mem_rope=True,
+    ),
     "gemma2": dict(**PLAIN, head_dim=8, final_logit_softcapping=2.0, query_pre_attn_scalar=8),
     "granite": dict(**PLAIN, logits_scaling=4.0),
 }  # fmt: skip

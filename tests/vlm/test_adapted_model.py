@@ -19,7 +19,7 @@ from vlm.adapter_folder import base_of, is_adapter, read_base, weight_fingerprin
 from vlm.errors import RadioVLMError
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 
-CASES = [("nemotron_h", True), ("nemotron_h", False), ("llama", True), ("bamba", False)]
+CASES = [("nemotron_h", True), ("nemotron_h", False), ("llama", True), ("bamba", False), ("zamba2", True)]
 
 
 def logits(model) -> torch.Tensor:
@@ -27,8 +27,9 @@ def logits(model) -> torch.Tensor:
         return model.eval()(**batch(*mixed_samples(), side="right")).logits
 
 
-def worst(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (a - b).abs().max().item()
+def worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, relative to the largest logit."""
+    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def adapted(folder: Path, family: str, tied: bool = False):
