@@ -22,6 +22,8 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
     if train.zero != "none" and machine.launched:
         avoid_start_up_builds()
         deepspeed = deepspeed_config(recipe)
+        # Sending gradients beside the backward pass needs streams, which a CPU has not.
+        deepspeed["zero_optimization"].setdefault("overlap_comm", machine.device == "cuda")
         if universal:
             deepspeed["checkpoint"] = deepspeed.get("checkpoint", {}) | {"load_universal": True}
     args = TrainingArguments(
@@ -78,8 +80,16 @@ def deepspeed_config(recipe: Recipe) -> dict:
             f'{path} has an "optimizer" block, which flattens the recipe\'s per-module groups: remove it and set '
             "train.optimizer and modules.<name>.lr instead"
         )
+    zero_options = config.get("zero_optimization", {})
+    if not zero_options.get("stage"):
+        raise RecipeError(f'{path} has no "zero_optimization" with a stage of 1, 2 or 3; for none set train.zero=none')
+    if recipe.uses_muon() and "offload_optimizer" in zero_options:
+        raise RecipeError(
+            f"{path} moves the optimizer to the CPU and optimizer = muon needs whole matrices where it steps: use "
+            "train.zero=zero2 or train.optimizer=adamw"
+        )
     if recipe.uses_muon():
-        config["zero_optimization"]["reduce_scatter"] = False  # Muon needs whole matrices on every rank
+        zero_options["reduce_scatter"] = False  # Muon needs whole matrices on every rank
     return config
 
 

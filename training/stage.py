@@ -28,7 +28,8 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     from training.preemption import Preempted
     from training.resuming import NothingLeft, add_checkpoints, convert, find_resume, load_position
 
-    resume = find_resume(recipe, machine, zero_stage(recipe, machine))
+    zero = zero_stage(recipe, machine)
+    resume = find_resume(recipe, machine, zero)
     if resume is not None and resume.universal:
         convert(resume, machine)
     # Before the model: under ZeRO-3 it must be built in shards.
@@ -36,6 +37,7 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     from training.adapters import SmallCheckpoints, attach_adapters, finish_adapters
     from training.data_loading import build_data
     from training.freezing import format_table, save_table
+    from training.leaves import mark_leaves
     from training.loading import load_model
     from training.optimizers import check_tags
     from training.saving import save_stage
@@ -45,6 +47,8 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
 
     model, processor = load_model(recipe, args)
     model = attach_adapters(model, recipe)
+    if zero == 3:
+        mark_leaves(model)
     groups, table = make_trainable(model, processor, recipe)
     finish_adapters(model, processor, recipe, args)
     logger.info(format_table(table))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from training.recipe.checks import choice, require
 
-ZERO_CHOICES = ("none", "zero1", "zero2", "zero3", "zero3_offload")
+ZERO_CHOICES = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 
 
 @dataclass
@@ -55,7 +55,9 @@ class Train:
     """Gradient clipping; 0 switches it off. AdamW alone: by the global norm. With Muon: each AdamW group by itself,
     since Muon's update has a norm of its own that clipping would wrongly shrink."""
     zero: str = "zero2"
-    """DeepSpeed configuration: none, zero1, zero2, zero3, zero3_offload (training/zero/*.json) or a JSON's path."""
+    """What of optimizer (zero1), gradients (zero2) and weights (zero3) the processes share out instead of repeating:
+    none, zero1, zero2, zero2_offload (optimizer in CPU memory), zero3, zero3_offload (weights too), or the path of a
+    DeepSpeed configuration (as training/zero/*.json). Without a launcher there is nothing to share out."""
     precision: str = "auto"
     """`auto` (bf16 on GPUs that can, else fp32), `bf16` or `fp32`. Under bf16 the optimizer keeps weights in fp32."""
     gradient_checkpointing: bool = False

@@ -38,10 +38,10 @@ class Recipe:
     """Logs, predictions, guards."""
 
     def __post_init__(self) -> None:
-        if self.train.zero == "zero3_offload" and self.uses_muon():
+        if self.train.zero.endswith("_offload") and self.uses_muon():
             raise RecipeError(
-                "train.zero = zero3_offload and optimizer = muon do not work together (Muon needs whole matrices at "
-                "every step): use train.zero=zero2 or train.optimizer=adamw"
+                f"train.zero = {self.train.zero} and optimizer = muon do not work together (Muon needs whole matrices "
+                "at every step): use train.zero=zero2 or train.optimizer=adamw"
             )
         check_adapter(self.adapter, self.train, self.modules.text)
         frozen = all(getattr(self.modules, name).freeze for name in MODULE_NAMES)
