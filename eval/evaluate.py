@@ -18,6 +18,7 @@ from eval.results import FORMAT, describe_dataset, describe_model, provenance
 from eval.tasks import Task, get_task, tasks
 from eval.tasks.base import Options
 from eval.tasks.dataset import DatasetTask
+from eval.tasks.likelihood import LikelihoodTask
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,14 @@ def job_for_data(path: str | Path, metric: str | None = None, media_root: str | 
     if known is not None and metric is None:
         return Job(known(dataset), dataset)
     return Job(DatasetTask(dataset, metric), dataset)
+
+
+def job_for_likelihood(path: str | Path, media_root: str | Path | None = None) -> Job:
+    """The job that weighs the answers of a dataset folder or file. Raises as `job_for_data`."""
+    dataset = read_dataset(path, media_root)
+    if not dataset.samples:
+        raise ValueError(f"{path}: no records")
+    return Job(LikelihoodTask(dataset), dataset)
 
 
 def job_for_task(name: str, data_root: str | Path) -> Job:

@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tasks", default="", help=f"comma-separated; known: {', '.join(names)}")
     p.add_argument("--data", default="", help="comma-separated dataset folders, .jsonl or LLaVA .json files")
     p.add_argument(
+        "--likelihood", default="",
+        help="comma-separated datasets whose answers are weighed, not generated: mean probability of their tokens",
+    )  # fmt: skip
+    p.add_argument(
         "--data-root", default="runs/demo/data", help="where --tasks find <task>-test (default: %(default)s)"
     )
     p.add_argument("--media-root", default=None, help="folder of the media of --data (default: the file's)")
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for a request that cannot be met, or 1 if every sample of a task failed."""
     args = parser().parse_args(argv)
 
-    from eval.evaluate import evaluate, job_for_data, job_for_task
+    from eval.evaluate import evaluate, job_for_data, job_for_likelihood, job_for_task
     from eval.metrics import get_metric
     from eval.results import write_json
     from eval.table import render_figures
@@ -70,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
             get_metric(args.metric)
         jobs = [job_for_task(name, args.data_root) for name in _names(args.tasks)]
         jobs += [job_for_data(path, args.metric, args.media_root) for path in _names(args.data)]
+        jobs += [job_for_likelihood(path, args.media_root) for path in _names(args.likelihood)]
         if not jobs:
-            raise ValueError("nothing to do: name --tasks or --data")
+            raise ValueError("nothing to do: name --tasks, --data or --likelihood")
         model, processor = load(args.model, args.device, args.dtype, args.trust_remote_code)
         if args.pruning_rate is not None:
             if not hasattr(processor, "set_pruning_rate"):

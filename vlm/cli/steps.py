@@ -18,16 +18,21 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class StepFailed(Exception):
-    """A command ended with an error; the message holds the command, its exit code and the end of its log."""
+    """A command ended with an error; the message holds the command, its exit code (`code`) and the end of its log."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass
 class Step:
-    """Commands, `at_once` of them side by side; `seconds`: what they took on two cores, for the remaining time."""
+    """Commands, `at_once` of them side by side; `seconds`: what they took on two cores, for the remaining time; None
+    where that is not known, and then none is shown."""
 
     title: str
     commands: list[list[str]]
-    seconds: float
+    seconds: float | None = None
     names: list[str] = field(default_factory=list)
     at_once: int = 2
 
@@ -44,7 +49,8 @@ class Child:
         if self.process.returncode != 0:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
             raise StepFailed(
-                f"{shlex.join(self.command)}\nexit code {self.process.returncode}; the log is {self.log}\n{tail}"
+                f"{shlex.join(self.command)}\nexit code {self.process.returncode}; the log is {self.log}\n{tail}",
+                self.process.returncode,
             )
 
 
@@ -78,12 +84,15 @@ class Runner:
         first = len(self.steps) if more else 0
         self.steps += more or []
         for index in range(first, len(self.steps)):
-            self._run_step(index, self.steps[index])
+            self.run_step(index)
 
-    def _run_step(self, index: int, step: Step) -> None:
+    def run_step(self, index: int) -> None:
+        """Runs one of the steps, whatever became of those before it."""
+        step = self.steps[index]
         started = time.monotonic()
         head = f"[{index + 1:2d}/{len(self.steps)}] {step.title}"
-        later = sum(other.seconds for other in self.steps[index + 1 :])
+        coming = [other.seconds for other in self.steps[index:]]
+        whole = None if None in coming else sum(coming)
         waiting = [(command, self._log_path(index, step, k)) for k, command in enumerate(step.commands)]
         running: list[Child] = []
         shown = 0.0
@@ -95,7 +104,7 @@ class Runner:
                 now = time.monotonic()
                 if self.live or now - shown >= PLAIN_REFRESH_SECONDS:
                     shown = now
-                    self._show(head, now - started, max(step.seconds - (now - started), 0) + later, running)
+                    self._show(head, now - started, whole, step.seconds, running)
                 for child in [child for child in running if child.process.poll() is not None]:
                     running.remove(child)
                     child.check()
@@ -107,6 +116,8 @@ class Runner:
         self._line(f"{head}  done in {clock(self.took[step.title])}", final=True)
 
     def _start(self, command: list[str], log: Path) -> "Child":
+        if log.exists():  # of a run that failed and is repeated
+            log.replace(log.with_suffix(".before.log"))
         with log.open("w") as file:
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
@@ -118,9 +129,12 @@ class Runner:
         suffix = f"-{step.names[k]}" if step.names else (f"-{k + 1}" if len(step.commands) > 1 else "")
         return self.log_dir / f"{index + 1:02d}-{slug}{suffix}.log"
 
-    def _show(self, head: str, elapsed: float, remaining: float, running: list["Child"]) -> None:
+    def _show(
+        self, head: str, elapsed: float, whole: float | None, own: float | None, running: list["Child"]
+    ) -> None:
         status = " | ".join(last_line(child.log) for child in running)
-        self._line(f"{head}  {clock(elapsed)}, whole job about {clock(remaining)} left  {status}", final=False)
+        left = "" if whole is None else f", whole job about {clock(whole - min(elapsed, own))} left"
+        self._line(f"{head}  {clock(elapsed)}{left}  {status}", final=False)
 
     def _line(self, text: str, final: bool) -> None:
         if not self.live:

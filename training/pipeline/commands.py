@@ -1,0 +1,56 @@
+"""The commands of a pipeline, as a person could type them: build the first model, run a stage, evaluate."""
+
+import socket
+import sys
+from pathlib import Path
+
+from training.pipeline.folder import Guard, Pipeline, build_flags
+from training.pipeline.stages import PlannedStage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build_command(pipeline: Pipeline, out: str) -> list[str]:
+    """`radio-vlm new` with the folder's `build:` section."""
+    return [sys.executable, "-m", "vlm", "new", *build_flags(pipeline.build, out)]
+
+
+def stage_command(stage: PlannedStage, processes: int, hostfile: str | None, resume: bool) -> list[str]:
+    """One stage: plain python for one process, else the deepspeed launcher on this machine or the hostfile's.
+
+    Args:
+        processes: on each machine.
+    """
+    script = [str(ROOT / "training/stage1.py"), "--config", str(stage.file.path), *stage.words]
+    script += ["resume=true"] if resume else []
+    if processes == 1 and hostfile is None:
+        return [sys.executable, *script]
+    launcher = [str(Path(sys.executable).with_name("deepspeed"))]
+    if hostfile is not None:
+        return [*launcher, "--hostfile", hostfile, "--num_gpus", str(processes), *script]
+    return [*launcher, "--num_accelerators", str(processes), "--master_port", str(_free_port()), *script]
+
+
+def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[str]:
+    """The guard's evaluation of one model, by eval/run.py; a process of its own, for training knows no evaluation."""
+    command = [sys.executable, str(ROOT / "eval/run.py"), "--model", model, "--out", str(out)]
+    if guard.tasks:
+        command += ["--tasks", ",".join(guard.tasks)]
+        command += ["--data-root", data_root] if data_root else []
+    for flag, names in (("--data", guard.data), ("--likelihood", guard.likelihood)):
+        if names:
+            command += [flag, ",".join(str(_placed(name, data_root)) for name in names)]
+    command += ["--limit", str(guard.limit)] if guard.limit is not None else []
+    return [*command, "--batch-size", str(guard.batch_size), "--no-controls", "--no-progress"]
+
+
+def _placed(name: str, root: str) -> Path:
+    """A relative path below the data root, if it is there; else as it is written."""
+    below = Path(root) / name
+    return below if root and not Path(name).is_absolute() and below.exists() else Path(name)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

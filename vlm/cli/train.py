@@ -1,0 +1,254 @@
+"""`radio-vlm train`: the stages of a recipe folder one after another, as commands a person could type.
+
+Finished stages are skipped, a killed one is taken up again, and a guard may stop the run when a stage made the model
+forget what it could do.
+"""
+
+import argparse
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+HELP = "train the stages of a recipe folder, skipping what is finished"
+DESCRIPTION = (
+    "Runs the stage files of a folder in order, each by the right launcher, with a log each below RUN/logs. A stage\n"
+    "that is finished is skipped, one that was killed goes on from its last checkpoint. pipeline.yaml in the folder\n"
+    "may name the order, how the first model is built, and a guard that evaluates the model before the first stage\n"
+    "and after each. `key=value` words go to every stage, `STAGE:key=value` to one."
+)
+EPILOG = """examples:
+  radio-vlm train my_recipe/
+  radio-vlm train my_recipe/ --dry-run
+  radio-vlm train my_recipe/ --out runs/second --processes 8 data.root=/data tuning:train.max_steps=2000
+  radio-vlm train my_recipe/ --from tuning                                 train this stage and those after it anew
+
+exit codes: 0 done, 1 a stage failed, 2 the recipe cannot be run, 3 the guard stopped, 75 stopped by a signal (run the
+same command again)"""
+FORGOTTEN = 3
+NOTES = {"skip": "finished, is skipped", "resume": "begun, is taken up again", "train": "will be trained"}
+
+
+class Stopped(Exception):
+    """SIGTERM came: the running stage is told to save and leave."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RECIPE_FOLDER", help="stage files, and maybe a pipeline.yaml")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="options of the stages, as training/stage1.py's")
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="begin here: train it and those after it anew")
+    parser.add_argument("--to", dest="last", metavar="STAGE", help="end after this stage")
+    parser.add_argument("--out", metavar="RUN", help="write every stage below this folder, each from the one before")
+    parser.add_argument("--model", metavar="DIR|ID", help="what the first stage starts from")
+    parser.add_argument("--processes", type=int, help="training processes a machine (default: one a GPU, or 2 on CPU)")
+    parser.add_argument("--hostfile", metavar="FILE", help="machines, as the deepspeed launcher reads them")
+    parser.add_argument("--guard", choices=("stop", "flag", "off"), help="instead of what the folder says")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run, and why, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from training.recipe import RecipeError
+    from vlm.errors import RadioVLMError
+
+    try:
+        job = settle(args)
+        if not args.dry_run:
+            return job.run()
+        job.show()
+    except RecipeError as error:
+        raise RadioVLMError(str(error)) from None
+    return 0
+
+
+def settle(args: argparse.Namespace) -> "Job":
+    """What the command line asks for, checked against the folder and what lies there. Raises RecipeError."""
+    import torch
+
+    from training.pipeline.folder import read_folder
+    from training.pipeline.stages import look, plan_stages
+    from training.recipe import RecipeError
+
+    if args.processes is not None and args.processes < 1:
+        raise RecipeError(f"--processes {args.processes} must be 1 or more")
+    pipeline = read_folder(args.folder)
+    planned = plan_stages(pipeline, args.words, args.out, args.model)
+    look(planned)
+    first = 0 if args.first is None else pipeline.index(args.first)
+    last = len(planned) - 1 if args.last is None else pipeline.index(args.last)
+    if last < first:
+        raise RecipeError(f"--to {args.last} comes before --from {args.first}")
+    processes = args.processes or torch.cuda.device_count() or 2
+    return Job(args, pipeline, planned[: last + 1], actions(planned, first, last, args.first is not None), processes)
+
+
+def actions(planned: list, first: int, last: int, anew: bool) -> list[str]:
+    """"skip", "resume" or "train" for the stages up to `last`.
+
+    Nothing that is finished or begun is overwritten unless `anew` (--from) says so.
+    """
+    from training.recipe import RecipeError
+
+    chosen: list[str] = []
+    for index, stage in enumerate(planned[: last + 1]):
+        if index < first:
+            if stage.state != "complete":
+                raise RecipeError(f"stage {stage.name} before --from is not finished. {stage.why}".strip())
+            chosen.append("skip")
+        elif stage.state == "begun" and "train" not in chosen:
+            chosen.append("resume")
+        elif stage.state == "new" or anew:
+            chosen.append("train")
+        elif stage.state == "complete" and not {"train", "resume"} & set(chosen):
+            chosen.append("skip")
+        else:
+            why = stage.why or f"{stage.output} was trained before a stage that this run trains again"
+            raise RecipeError(
+                f"{why}. Keep it and name another --out FOLDER, or train it and what follows anew: --from {stage.name}"
+            )
+    return chosen
+
+
+class Job:
+    """A pipeline whose stages and their actions are settled."""
+
+    def __init__(self, args, pipeline, planned: list, chosen: list[str], processes: int):
+        self.args, self.pipeline, self.planned, self.chosen = args, pipeline, planned, chosen
+        self.processes = processes
+        self.guard = None if args.guard == "off" else pipeline.guard
+        if self.guard is not None and args.guard:
+            self.guard.action = args.guard
+        self.evaluations: list = []
+        self.history: dict[str, list] = {}
+        parents = {stage.output.parent for stage in planned}
+        self.folder = Path(args.out) if args.out else sorted(parents)[0]
+        self.start = planned[0].recipe.model
+        self.builds = bool(pipeline.build) and not Path(self.start).exists() and not args.model
+        self.data_root = (self.guard.data_root if self.guard else "") or planned[0].recipe.data.root or ""
+
+    # ---- what will run -------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[tuple[str, str, list[str]]]:
+        """(kind, stage name, command) of everything in order; kinds: build, stage, guard."""
+        from training.pipeline.commands import build_command, guard_command, stage_command
+
+        steps = [("build", "start", build_command(self.pipeline, self.start))] if self.builds else []
+        for name, model in [("start", self.start), *((stage.name, str(stage.output)) for stage in self.planned)]:
+            if name != "start":
+                index = self.pipeline.index(name)
+                resume = self.chosen[index] == "resume"
+                command = stage_command(self.planned[index], self.processes, self.args.hostfile, resume)
+                steps.append(("stage", name, command))
+            if self.guard is not None:
+                steps.append(("guard", name, guard_command(self.guard, self.data_root, model, self.results(name))))
+        return steps
+
+    def results(self, name: str) -> Path:
+        return self.folder / "guard" / f"{name}.json"
+
+    def show(self) -> None:
+        if self.pipeline.launch:
+            print("made for " + ", ".join(f"{key} {value}" for key, value in self.pipeline.launch.items()))
+        for kind, name, command in self.steps():
+            if kind == "stage":
+                stage, chosen = self.planned[self.pipeline.index(name)], self.chosen[self.pipeline.index(name)]
+                note = NOTES[chosen] + (f" ({stage.why})" if stage.why else "")
+                print(f"\nstage {name}: {note}\n  {stage.recipe.model} -> {stage.output}")
+                if chosen == "skip":
+                    continue
+            else:
+                print(f"\n{'build the first model' if kind == 'build' else f'guard {name}'}")
+            print(f"  {shlex.join(command)}")
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        import torch
+
+        from vlm.cli.steps import Runner, Step, StepFailed
+
+        steps = self.steps()
+        titles = {"build": "build the first model", "stage": "train {}", "guard": "guard {}"}
+        threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
+        listed = [Step(titles[kind].format(name), [command]) for kind, name, command in steps]
+        runner = Runner(listed, self.folder / "logs", Path.cwd(), threads)
+        count = f"{len(self.planned)} stages, {self.processes} processes"
+        print(f"{self.pipeline.folder}: {count}; logs in {runner.log_dir}")
+        before = signal.signal(signal.SIGTERM, _stop)
+        flagged: list[str] = []
+        try:
+            for index, (kind, name, _) in enumerate(steps):
+                if kind == "stage":
+                    self.run_stage(runner, index, name)
+                elif kind == "build":
+                    runner.run_step(index)
+                elif not self.run_guard(runner, index, name):
+                    flagged.append(name)
+                    if self.guard.action == "stop":
+                        print(
+                            f"\nradio-vlm train: stopped by the guard after {name} (table: "
+                            f"{self.folder / 'guard/guard.md'}). Mix in data of what was lost or lower the learning "
+                            f"rate, then --from {name}; or go on as it is: --guard flag",
+                            file=sys.stderr,
+                        )
+                        return FORGOTTEN
+        except StepFailed as error:
+            again = "it goes on from its last checkpoint when the same command (without --from) is run again"
+            print(f"\nradio-vlm train: {listed[index].title} failed; {again}.\n{error}", file=sys.stderr)
+            return 75 if error.code == 75 else 1
+        except Stopped:
+            print("\nradio-vlm train: stopped by a signal; run the same command again to go on", file=sys.stderr)
+            return 75
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        print(f"model  {self.planned[-1].output}")
+        if flagged:
+            print(f"guard  flagged after {', '.join(flagged)}: see {self.folder / 'guard/guard.md'}")
+        return 0
+
+    def run_stage(self, runner, index: int, name: str) -> None:
+        """Trains a stage unless it is finished, with marks before and after."""
+        from training.pipeline import marks
+
+        place = self.pipeline.index(name)
+        stage, chosen = self.planned[place], self.chosen[place]
+        if chosen == "skip":
+            print(f"stage {name} is finished: {stage.output}")
+            return
+        if chosen == "train":
+            before = marks.read_mark(self.planned[place - 1].output) if place else None
+            for old in stage.output.glob("checkpoint-*"):  # of another training: resuming must not find them
+                shutil.rmtree(old, ignore_errors=True)
+            marks.begin(stage.output, stage.hash, before.id if before else None)
+        runner.run_step(index)
+        marks.finish(stage.output)
+
+    def run_guard(self, runner, index: int, name: str) -> bool:
+        """Evaluates a model, unless the same was asked of the same model before; prints the table. False: it forgot."""
+        from training.pipeline import forgetting
+
+        path, key = self.results(name), self.key(name)
+        noted = path.with_suffix(".key")
+        if not (path.is_file() and noted.is_file() and noted.read_text() == key):
+            runner.run_step(index)
+            noted.write_text(key)
+        self.evaluations.append(forgetting.read_results(path, name))
+        verdicts = forgetting.judge(self.evaluations, self.guard)
+        self.history[name] = verdicts
+        forgetting.write_report(path.parent, self.evaluations, self.history, self.guard)
+        if verdicts:
+            print(forgetting.table(self.evaluations, verdicts))
+        return not any(verdict.forgotten for verdict in verdicts)
+
+    def key(self, name: str) -> str:
+        """What an evaluation depends on: the questions, and which training made the model."""
+        from training.pipeline import forgetting, marks
+
+        folder = Path(self.start) if name == "start" else self.planned[self.pipeline.index(name)].output
+        mark, config = marks.read_mark(folder), folder / "config.json"
+        made = mark.id if mark else config.stat().st_mtime_ns if config.is_file() else str(folder)
+        return f"{forgetting.settings_hash(self.guard, self.data_root)} {made}"
+
+
+def _stop(number, frame):
+    raise Stopped
