@@ -80,7 +80,10 @@ def _plan(recipe: Recipe, dataset: TrainingDataset, machine: Machine) -> Plan:
     streamed = is_streamed(recipe)
     if not streamed and not data.packing:
         lengths = dataset.lengths() if data.group_by_length else None
-        sampler = GroupedBatchSampler(dataset.order, batch_size, lengths, rank, world_size, recipe.seed)
+        accumulation = recipe.accumulation(world_size)
+        sampler = GroupedBatchSampler(
+            dataset.order, batch_size, lengths, rank, world_size, recipe.seed, accumulation=accumulation
+        )
         return GroupedPlan(sampler)
     if streamed:
         from training.data.stream_feed import StreamFeed

@@ -64,10 +64,11 @@ def _names(encoded: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 class GroupedBatchSampler:
     """Batches of static indices for one rank, epoch by epoch.
 
-    order: epoch -> (N,) indices; lengths: (num_samples,) or None for no grouping. Every rank gets the same number of
-    batches and the ranks' shares are disjoint stretches of the same order. What does not fill a batch on every rank
-    becomes one smaller batch of equal size on each (`drop_last` leaves it out); fewer than `world_size` samples an
-    epoch are left over, other ones each epoch.
+    order: epoch -> (N,) indices; lengths: (num_samples,) or None for no grouping. accumulation: batches of an optimizer
+    step. A step's samples are the same however many ranks and batches they are split into: rank r takes every
+    world_size-th from r on and cuts its share into batches. What does not fill a step becomes one smaller step, whose
+    batches are of equal size (`drop_last` leaves it out); fewer than world_size · accumulation samples an epoch are
+    left over, other ones each epoch.
     """
 
     def __init__(
@@ -79,42 +80,51 @@ class GroupedBatchSampler:
         world_size: int = 1,
         seed: int = 0,
         drop_last: bool = False,
+        accumulation: int = 1,
     ):
         if batch_size < 1 or not 0 <= rank < world_size:
             raise RadioVLMError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} make no batches")
         self.order, self.lengths, self.batch_size = order, lengths, batch_size
         self.rank, self.world_size, self.seed, self.drop_last = rank, world_size, seed, drop_last
+        self.accumulation = accumulation
         self.size = len(order(0))
         if len(self) == 0:
             raise RadioVLMError(
                 f"{self.size} samples are too few for {world_size} ranks with batches of {batch_size}"
+                + f" and gradient accumulation over {accumulation}" * (accumulation > 1)
                 + " and drop_last" * drop_last
             )
 
     @property
     def width(self) -> int:
-        """Samples of one batch over all ranks."""
-        return self.batch_size * self.world_size
+        """Samples of one optimizer step over all ranks."""
+        return self.batch_size * self.parts
+
+    @property
+    def parts(self) -> int:
+        """Batches of one optimizer step over all ranks."""
+        return self.world_size * self.accumulation
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         full, rest = divmod(self.size, self.width)
-        return full + (rest >= self.world_size and not self.drop_last)
+        return (full + (rest >= self.parts and not self.drop_last)) * self.accumulation
 
     def batches(self, epoch: int, done: Sequence[tuple[int, int]] = ()) -> Iterator[list[int]]:
         """This rank's batches of an epoch.
 
-        done: (width, batches) of runs of other widths that took so many batches from the epoch before this one.
+        done: (width, steps) of runs of other widths that took so many steps from the epoch before this one.
         """
         order = self.order(epoch)
         for width, count in done:
             taken = np.concatenate([np.empty(0, dtype=np.int64), *self._places(order, epoch, width)[:count]])
             order = np.delete(order, taken)
         for places in self._places(order, epoch, self.width):
-            yield order[places][self.rank :: self.world_size].tolist()
+            mine = order[places][self.rank :: self.world_size]
+            yield from (part.tolist() for part in mine.reshape(self.accumulation, -1))
 
     def _places(self, order: np.ndarray, epoch: int, width: int) -> list[np.ndarray]:
-        """All ranks' batches joined, (width,) places in `order` each; rank r takes every world_size-th from r on."""
+        """The steps of an epoch: (width,) places in `order` each."""
         whole = len(order) // width * width
         batches: list[np.ndarray] = []
         for start in range(0, whole, width * GROUP):
@@ -123,7 +133,7 @@ class GroupedBatchSampler:
                 group = group[np.argsort(-self.lengths[order[group]], kind="stable")]
             batches += list(group.reshape(-1, width))
         batches = [batches[i] for i in np.random.default_rng([self.seed, 3, epoch]).permutation(len(batches))]
-        rest = (len(order) - whole) // self.world_size * self.world_size
+        rest = (len(order) - whole) // self.parts * self.parts
         if rest and not self.drop_last:
             batches.append(np.arange(whole, whole + rest))
         return batches

@@ -1,9 +1,9 @@
 """Which samples share a row: whole samples laid end to end in rows of `pack_length` tokens, chosen from a buffer.
 
 Plain integers in, plain integers out, the same on every machine. A round lays out a whole buffer at once: the number of
-rows is what its tokens can fill, samples go longest first into the row with the least (a balanced knapsack: rows of a
-round hold about as many tokens and media tokens), and what fits nowhere waits for the next round, where it goes first,
-the oldest before all others. So nothing starves, and a resumed run has little to read again.
+rows is what its tokens can fill, samples go longest first into the row that holds least (a balanced knapsack: rows of a
+round have about as many tokens, and about as many media tokens), and what fits nowhere waits for the next round, where
+it goes first, the oldest before all others. So nothing starves, and a resumed run has little to read again.
 """
 
 from bisect import bisect_left, insort
@@ -36,10 +36,13 @@ def pack(items: Sequence[Item], pack_length: int, waited: int = 0) -> tuple[list
     rows = sum(item.tokens for item in items) // pack_length
     if rows == 0:
         return [], list(items)
-    order = [*items[:waited], *sorted(items[waited:], key=lambda item: (-item.tokens, item.number))]
+    # what has media first: what has none evens out the rest
+    fresh = sorted(items[waited:], key=lambda item: (not item.media_tokens, -item.tokens, item.number))
+    order = [*items[:waited], *fresh]
     packs, left = balanced(order, rows, pack_length)
     if fill(packs, pack_length) < GOOD_FILL:
-        other = best_fit(order, rows, pack_length)
+        longest_first = sorted(items[waited:], key=lambda item: (-item.tokens, item.number))
+        other = best_fit([*items[:waited], *longest_first], rows, pack_length)
         if fill(other[0], pack_length) > fill(packs, pack_length):
             packs, left = other
     packs = [sorted(row, key=_age) for row in packs if row]
@@ -47,23 +50,26 @@ def pack(items: Sequence[Item], pack_length: int, waited: int = 0) -> tuple[list
 
 
 def balanced(order: Sequence[Item], rows: int, pack_length: int) -> tuple[list[list[Item]], list[Item]]:
-    """Each item, in this order, into the row with room that holds least: tokens plus, in equal parts, media tokens."""
-    all_tokens = sum(item.tokens for item in order)
-    all_media = sum(item.media_tokens for item in order)
+    """Each item, in this order, into the row with room that holds least: least media tokens for one with media, least
+    tokens for one without."""
     packs: list[list[Item]] = [[] for _ in range(rows)]
-    room = [pack_length] * rows
-    ranked = [(0, row) for row in range(rows)]  # (load, row), ascending
+    media, tokens = [0] * rows, [0] * rows
+    by_media = [(0, 0, row) for row in range(rows)]  # (media tokens, tokens, row), ascending
+    by_tokens = [(0, row) for row in range(rows)]
     left = []
     for item in order:
-        place = next((at for at, (_, row) in enumerate(ranked) if room[row] >= item.tokens), None)
-        if place is None:
+        ranked = by_media if item.media_tokens else by_tokens
+        row = next((entry[-1] for entry in ranked if tokens[entry[-1]] + item.tokens <= pack_length), None)
+        if row is None:
             left.append(item)
             continue
-        load, row = ranked.pop(place)
         packs[row].append(item)
-        room[row] -= item.tokens
-        # both shares of the whole, over a common denominator
-        insort(ranked, (load + item.tokens * max(all_media, 1) + item.media_tokens * all_tokens, row))
+        del by_media[bisect_left(by_media, (media[row], tokens[row], row))]
+        del by_tokens[bisect_left(by_tokens, (tokens[row], row))]
+        media[row] += item.media_tokens
+        tokens[row] += item.tokens
+        insort(by_media, (media[row], tokens[row], row))
+        insort(by_tokens, (tokens[row], row))
     return packs, left
 
 

@@ -39,7 +39,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class GroupedMark:
-    """`batch` batches of `epoch` are done, after what `done` took from it: (width, batches) of other widths before."""
+    """`batch` batches of `epoch` are done, after what `done` took from it: (width, steps) of other widths before."""
 
     epoch: int = 0
     batch: int = 0
@@ -80,15 +80,26 @@ class GroupedPlan:
 
     def _facts(self) -> dict:
         sampler = self.sampler
-        return {"width": sampler.width, "world_size": sampler.world_size, "size": sampler.size, "seed": sampler.seed}
+        return {
+            "width": sampler.width,
+            "accumulation": sampler.accumulation,
+            "world_size": sampler.world_size,
+            "size": sampler.size,
+            "seed": sampler.seed,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         for key, mine in {"kind": "grouped", **self._facts()}.items():
-            if key != "width" and state.get(key) != mine:
+            if key not in ("width", "accumulation") and state.get(key) != mine:
                 raise wrong_state(key, state.get(key), mine)
         batch, done = state["batch"], tuple(tuple(part) for part in state["done"])
-        if state["width"] != self.sampler.width and batch:
-            batch, done = 0, (*done, (state["width"], batch))
+        steps, within = divmod(batch, state["accumulation"])
+        if state["width"] == self.sampler.width and not within:  # perhaps split otherwise over ranks and batches
+            batch = steps * self.sampler.accumulation
+        elif state["width"] != self.sampler.width or state["accumulation"] != self.sampler.accumulation:
+            if within:
+                raise wrong_state("accumulation", state["accumulation"], self.sampler.accumulation)
+            batch, done = 0, (*done, (state["width"], steps)) if steps else done
         self._mark = GroupedMark(state["epoch"], batch, done)
 
     def release(self, mark: GroupedMark) -> None:
