@@ -78,9 +78,15 @@ def load_empty_model(name: str):
 
 
 def load_processor(name: str):
-    """RadioVLMProcessor of a checkpoint."""
-    load_config(name)
+    """RadioVLMProcessor of a checkpoint or an adapter folder, whose base need not be there."""
+    from vlm.adapter_folder import is_adapter
+
+    check_checkpoint(name)
+    if not is_adapter(name):
+        load_config(name)
     from transformers import AutoProcessor
+
+    import vlm  # noqa: F401 - registers the classes with transformers' Auto classes
 
     try:
         return AutoProcessor.from_pretrained(name)
