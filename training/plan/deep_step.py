@@ -43,7 +43,7 @@ def step_memory(model: nn.Module, batch: PlannedBatch) -> StepMemory:
             deeper = vars(meta_step(model, batch))
         slopes = {name: deeper[name] - vars(base)[name] for name in fields}
         # A block adds what it holds until its backward pass, and its gradients from then on.
-        slopes["peak_with_gradients"] = max(slopes["peak"], kind.gradients)
+        slopes["backward_with_gradients"] = max(slopes["backward_peak"], kind.gradients)
         for name in fields:
             fields[name] += more * slopes[name]
     return StepMemory(**fields)
@@ -76,11 +76,11 @@ def _gradient_bytes(block: nn.Module) -> int:
 
 @contextmanager
 def _shallow(kinds: list[_Kind], counts: dict[int, int]) -> Iterator[None]:
-    """Inside, every list holds so many blocks of each kind, in their order."""
+    """Inside, every list holds so many blocks of each kind, the last ones: most is held where the backward starts."""
     whole = {(id(kind.owner), kind.name): (kind.owner, kind.name, getattr(kind.owner, kind.name)) for kind in kinds}
     kept: dict[tuple[int, str], list[int]] = {}
     for kind in kinds:
-        kept.setdefault((id(kind.owner), kind.name), []).extend(kind.places[: counts[id(kind)]])
+        kept.setdefault((id(kind.owner), kind.name), []).extend(kind.places[-counts[id(kind)] :])
     try:
         for key, (owner, name, blocks) in whole.items():
             setattr(owner, name, nn.ModuleList(blocks[place] for place in sorted(kept[key])))

@@ -20,15 +20,28 @@ class StepMemory:
 
     Attributes:
         inputs: the batch itself. encoder: held by encoder and projector for the backward pass.
-        forward: held when the forward pass ends. peak: the most, gradients of weights leaving as they are complete
-            (ZeRO-2 and 3). peak_with_gradients: the most while these gradients stay.
+        forward: held when the forward pass ends.
+        encoder_peak, forward_peak, backward_peak: the most in these parts of the step, gradients of weights leaving as
+            they are complete. backward_with_gradients: the same while these gradients stay.
     """
 
     inputs: float
     encoder: float
     forward: float
-    peak: float
-    peak_with_gradients: float
+    encoder_peak: float
+    forward_peak: float
+    backward_peak: float
+    backward_with_gradients: float
+
+    @property
+    def peak(self) -> float:
+        """The most of all, without gradients of weights."""
+        return max(self.encoder_peak, self.forward_peak, self.backward_peak)
+
+    @property
+    def peak_with_gradients(self) -> float:
+        """The most of all where gradients come into being during the step and stay to its end."""
+        return max(self.encoder_peak, self.forward_peak, self.backward_with_gradients)
 
 
 def meta_step(model: nn.Module, batch: PlannedBatch) -> StepMemory:
@@ -45,17 +58,18 @@ def meta_step(model: nn.Module, batch: PlannedBatch) -> StepMemory:
             pixels, ids = _inputs(model, batch)
             inputs = memory.now
             embeds = _embed(model, batch, pixels, ids)
-            encoder = memory.now - inputs
+            encoder, encoder_peak = memory.now - inputs, memory.mark()
             hidden = _language_model(model, batch, embeds)
             del embeds
             loss = planned_loss(hidden, model.get_output_embeddings())
             del hidden
-            forward = memory.now
+            forward, forward_peak = memory.now, memory.mark()
+            memory.peak_parked = forward
             loss.backward()
     finally:
         for hook in hooks:
             hook.remove()
-    return StepMemory(inputs, encoder, forward, memory.peak, memory.peak_parked)
+    return StepMemory(inputs, encoder, forward, encoder_peak, forward_peak, memory.peak, memory.peak_parked)
 
 
 def _inputs(model, batch: PlannedBatch) -> tuple[torch.Tensor | None, torch.Tensor]:

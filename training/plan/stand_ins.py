@@ -35,12 +35,11 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight):
-        of_hidden, of_weight = (tensor if need else None for tensor, need in zip((hidden, weight), ctx.needs_input_grad))
         rows = min(hidden.shape[0], max(1, CHUNK_BYTES // (4 * weight.shape[0])))
         buffer = hidden.new_empty(rows, weight.shape[0])
         logits = buffer.float() if hidden.dtype != torch.float32 else torch.empty_like(buffer)
-        ctx.of_hidden = None if of_hidden is None else torch.empty_like(hidden)
-        total = None if of_weight is None else torch.empty_like(weight, dtype=torch.float32)
+        ctx.of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        total = torch.empty_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         ctx.of_weight = total if total is None or weight.dtype == torch.float32 else total.to(weight.dtype)
         del logits, buffer
         return hidden.new_empty((), dtype=torch.float32)

@@ -1,0 +1,244 @@
+"""The plan of one stage: what trains, what a GPU holds, how many tokens it sees and how long that takes.
+
+Memory is that of one step of the real model run on the meta device (`training.plan.deep_step`) plus what ZeRO holds
+(`training.plan.states`); time is operations over a stated utilisation. Neither weights nor data are read.
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from training.data.packing import GOOD_FILL
+from training.flops import DEVICE_TFLOPS, ModelFlops, device_tflops
+from training.freezing import module_of
+from training.plan.batch import PlannedBatch, planned_batch
+from training.plan.deep_step import step_memory
+from training.plan.meta_step import StepMemory
+from training.plan.models import attach_planned_adapters, planned_model
+from training.plan.states import ZEROS, GpuMemory, Weights, gpu_memory, weights_of
+from training.recipe import Recipe, RecipeError
+from training.towers import TOWERS, blocks_of, checkpoint_blocks
+from training.trainable import make_trainable
+
+GIB = 2**30
+CONTEXT = 1.5 * GIB  # CUDA context, cuBLAS and NCCL buffers: an allowance, not measured
+FRAGMENTS = 0.05  # of everything: what the caching allocator cannot reuse; an allowance, not measured
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What the stage would run on, and what is assumed of it.
+
+    Attributes:
+        memory: GiB of one GPU. mfu: assumed model-flops utilisation. image_share: share of a batch's tokens that are
+            pictures. sample_tokens: mean length of a packed sample.
+    """
+
+    gpus: int = 8
+    memory: float = 80
+    device: str = "H100"
+    mfu: float = 0.4
+    image_share: float = 0.75
+    sample_tokens: int = 2048
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if device_tflops(self.device) is None:
+            raise RecipeError(f"--device {self.device} is not known; known: {', '.join(DEVICE_TFLOPS)}")
+        for name, value, right in (
+            ("gpus", self.gpus, self.gpus > 0),
+            ("memory", self.memory, self.memory > 0),
+            ("mfu", self.mfu, 0 < self.mfu <= 1),
+            ("image-share", self.image_share, 0 <= self.image_share <= 1),
+            ("sample-tokens", self.sample_tokens, self.sample_tokens > 0),
+        ):
+            if not right:
+                raise RecipeError(f"--{name} {value} is out of range")
+
+
+@dataclass
+class StagePlan:
+    """Everything `radio-vlm plan` says of a stage.
+
+    Attributes:
+        parameters: module -> (all, of them trained). groups: what trains, one entry an optimizer group.
+        memory: (ZeRO stage, checkpointing) -> bytes of a GPU. zero, checkpointing: the recipe's own.
+        flops: of one optimizer step. refused: why the stage cannot be run at all.
+    """
+
+    name: str
+    zero: str
+    checkpointing: bool
+    parameters: dict[str, tuple[int, int]] = field(default_factory=dict)
+    groups: list[dict] = field(default_factory=list)
+    batch: PlannedBatch | None = None
+    accumulation: int = 1
+    steps: int = 0
+    tokens_per_step: float = 0
+    flops: float = 0
+    seconds: float = 0
+    machines: Machines = field(default_factory=Machines)
+    step: dict[bool, StepMemory] = field(default_factory=dict)
+    memory: dict[tuple[str, bool], GpuMemory] = field(default_factory=dict)
+    advice: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+    def needs(self, zero: str | None = None, checkpointing: bool | None = None) -> float:
+        """GiB of a GPU, allowances included; of the recipe's own choice by default."""
+        wanted = (zero or self.zero, self.checkpointing if checkpointing is None else checkpointing)
+        return with_allowances(self.memory[wanted].total)
+
+    @property
+    def fits(self) -> bool:
+        return self.refused is None and self.needs() <= self.machines.memory
+
+
+def with_allowances(held: float) -> float:
+    """GiB that a GPU must have to hold so many bytes of tensors."""
+    return (held * (1 + FRAGMENTS) + CONTEXT) / GIB
+
+
+def plan_stage(
+    recipe: Recipe, build: dict | None, machines: Machines, name: str = "stage", batch: PlannedBatch | None = None
+) -> StagePlan:
+    """Plan one stage. Raises RecipeError where the recipe or its model is wrong.
+
+    Args:
+        build: as in `planned_model`. batch: what a process takes in a pass; default: `planned_batch`.
+    """
+    wanted = recipe.train.gradient_checkpointing
+    found = StagePlan(name, recipe.train.zero, wanted, machines=machines, steps=recipe.train.max_steps)
+    found.accumulation = recipe.accumulation(machines.gpus)
+    recipe = _plain(recipe)
+    model, processor = planned_model(recipe, build, machines.bf16)
+    attach_planned_adapters(model, recipe)
+    groups, _ = make_trainable(model, processor, recipe)
+    found.groups = _describe(groups)
+    found.parameters = count_parameters(model)
+    found.batch = batch = batch or planned_batch(recipe, model.config, machines.image_share)
+    _add_time(found, model, batch, machines)
+    if recipe.train.context_parallel > 1:
+        found.refused = _why_refused(recipe)
+        return found
+    weights = weights_of(model, groups, recipe)
+    for checkpointing in (False, True):
+        switch_checkpointing(model, checkpointing)
+        found.step[checkpointing] = step_memory(model, batch)
+    accumulates = found.accumulation > 1
+    for zero in dict.fromkeys((*ZEROS, found.zero)):
+        for checkpointing, step in found.step.items():
+            memory = gpu_memory(weights, step, recipe, zero, machines.gpus, machines.bf16, accumulates)
+            found.memory[zero, checkpointing] = memory
+    if not found.fits:
+        found.advice = _advise(found, recipe, model, weights)
+    return found
+
+
+def switch_checkpointing(model: nn.Module, wanted: bool) -> None:
+    """Checkpoint the blocks of every tower, or none."""
+    for attribute in TOWERS.values():
+        tower = getattr(model, attribute)
+        if wanted:
+            checkpoint_blocks(tower)
+        elif blocks_of(tower) and hasattr(tower, "gradient_checkpointing_disable"):
+            tower.gradient_checkpointing_disable()
+
+
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Module -> (parameters, of them trained)."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        total, trained = counts.get(module_of(name), (0, 0))
+        size = parameter.numel()
+        counts[module_of(name)] = (total + size, trained + size * parameter.requires_grad)
+    return counts
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    """The recipe without what does not change a plan, or cannot be done on the meta device."""
+    recipe = copy.deepcopy(recipe)
+    recipe.train.gradient_checkpointing = False
+    for module in vars(recipe.modules).values():
+        module.compile, module.gradient_checkpointing = False, None
+    return recipe
+
+
+def _describe(groups: list[dict]) -> list[dict]:
+    return [
+        {"group": group["name"], "tensors": len(group["params"]), "lr": group["lr"],
+         "parameters": group.get("rows_parameters") or sum(p.numel() for p in group["params"]),
+         "weight_decay": group["weight_decay"], "optimizer": "muon" if group["use_muon"] else "adamw"}
+        for group in groups
+    ]  # fmt: skip
+
+
+def _add_time(found: StagePlan, model: nn.Module, batch: PlannedBatch, machines: Machines) -> None:
+    from vlm.geometry import views_of
+
+    fill = GOOD_FILL if batch.packed else 1.0
+    passes = machines.gpus * found.accumulation
+    found.tokens_per_step = batch.tokens * fill * passes
+    sample = min(machines.sample_tokens, batch.length) if batch.packed else batch.length
+    lengths = [sample] * (batch.tokens // sample)
+    views = [h * w for grid in batch.grids for h, w in views_of(grid, model.config.geometry)]
+    found.flops = fill * passes * ModelFlops(model).step(batch.tokens, batch.patches, lengths, views)
+    peak = device_tflops(machines.device) * 1e12
+    found.seconds = found.steps * found.flops / (machines.gpus * peak * machines.mfu)
+
+
+def _why_refused(recipe: Recipe) -> str:
+    return (
+        f"train.context_parallel = {recipe.train.context_parallel}: rows of {recipe.data.max_length:,} tokens are "
+        "meant to be spread over several GPUs, which is not implemented here, and one GPU cannot hold them. Lower "
+        "data.max_length and set train.context_parallel=1, or train this stage elsewhere"
+    )
+
+
+def _advise(found: StagePlan, recipe: Recipe, model: nn.Module, weights: Weights) -> list[str]:
+    """Switches that make the stage fit, the least costly first; what does not help is not named."""
+    limit, words = found.machines.memory, []
+
+    def say(switch: str, needs: float) -> None:
+        if needs <= limit:
+            words.append(f"{switch}: {needs:.1f} GiB, fits")
+
+    if not found.checkpointing:
+        say("train.gradient_checkpointing=true", found.needs(checkpointing=True))
+    order = ZEROS[ZEROS.index(found.zero) + 1 :] if found.zero in ZEROS else ()
+    quantized = recipe.adapter.quantize is not None
+    for zero in () if quantized else order:
+        say(f"train.zero={zero}", found.needs(zero))
+        if not found.checkpointing:
+            say(f"train.zero={zero} train.gradient_checkpointing=true", found.needs(zero, True))
+        if words:
+            break
+    smaller = []
+    if recipe.train.per_device_batch_size > 1:
+        smaller.append(("train.per_device_batch_size=1", replace(found.batch, rows=1)))
+    length = found.batch.length // 2
+    key = "data.pack_length" if recipe.data.pack_length else "data.max_length"
+    smaller.append((f"{key}={length} train.per_device_batch_size=1", replace(found.batch, rows=1, length=length)))
+    for switch, batch in smaller if not words else ():
+        share = batch.tokens / found.batch.tokens
+        grids = found.batch.grids[: int(len(found.batch.grids) * share)]
+        share = len(grids) / max(len(found.batch.grids), 1)
+        patches, tokens = int(found.batch.patches * share), int(found.batch.image_tokens * share)
+        batch = replace(batch, grids=grids, patches=patches, image_tokens=tokens)
+        switch_checkpointing(model, True)
+        step = step_memory(model, batch)
+        memory = gpu_memory(weights, step, recipe, found.zero, found.machines.gpus, found.machines.bf16, True)
+        extra = "" if found.checkpointing else " train.gradient_checkpointing=true"
+        say(switch + extra, with_allowances(memory.total))
+    for gpus in (2**n for n in range(1, 11)) if not quantized else ():
+        if gpus > found.machines.gpus:
+            memory = gpu_memory(weights, found.step[True], recipe, "zero3", gpus, found.machines.bf16, True)
+            if with_allowances(memory.total) <= limit:
+                words.append(f"{gpus} GPUs with train.zero=zero3 and gradient checkpointing: "
+                             f"{with_allowances(memory.total):.1f} GiB each, fits")  # fmt: skip
+                break
+    if not recipe.adapter.rank:
+        words.append("adapter.rank=16 (LoRA): no gradients and moments of the language model")
+    elif not quantized:
+        words.append("adapter.quantize=nf4 (QLoRA): the frozen language model in a quarter of its size")
+    return words

@@ -1,0 +1,159 @@
+"""What a GPU holds beside activations: weights, gradients, optimizer and buffers, by ZeRO stage.
+
+Sources: ZeRO (arXiv 1910.02054) and what DeepSpeed 0.19 allocates: bf16 weights and gradients, fp32 copies of what
+trains (also under fp32), two buckets, and under ZeRO-3 gathered weights up to `stage3_max_live_parameters`.
+"""
+
+import json
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from training.arguments import ZERO_FOLDER
+from training.plan.meta_step import StepMemory
+from training.recipe import Recipe
+
+ZEROS = ("none", "zero1", "zero2", "zero3", "zero3_offload")
+_QUANTIZED = {"nf4": 0.516, "int8": 1.002}  # bytes a weight, scales included (nf4: blocks of 64, scales quantized too)
+_LIVE = 10**9  # DeepSpeed's default of stage3_max_live_parameters
+_BUCKET = 5 * 10**8  # and of reduce_bucket_size
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes and counts of a model's weights.
+
+    Attributes:
+        held: bytes of all weights as the model holds them. trained: of those that train. frozen_fp32: bytes more
+            where fp32 weights run under autocast. numbers: how many train. moments: bytes of optimizer moments.
+        largest: bytes of the largest tensor that one operation reads; dequantized: bytes of the largest quantized one.
+        ema: bytes of the moving average.
+    """
+
+    held: float
+    trained: float
+    numbers: int
+    moments: float
+    total: int
+    largest: float
+    dequantized: float
+    ema: float
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Bytes of one GPU at the worst moment of a step.
+
+    Attributes:
+        buffers: DeepSpeed's buckets and gathered weights, DDP's buckets. activations: the step beside all that,
+            gradients on their way included. host: bytes of main memory that this GPU's share needs.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    buffers: float
+    activations: float
+    host: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
+
+
+def weights_of(model: nn.Module, groups: list[dict], recipe: Recipe) -> Weights:
+    """Read off a model on the meta device and its optimizer groups."""
+    quantized = _quantized(model) if recipe.adapter.quantize else {}
+    rate = _QUANTIZED.get(recipe.adapter.quantize, 0)
+    held = trained = 0.0
+    numbers = largest = total = 0
+    for name, parameter in model.named_parameters():
+        size = parameter.numel() * parameter.element_size()
+        total += parameter.numel()
+        held += parameter.numel() * rate if name in quantized else size
+        largest = max(largest, size)
+        if parameter.requires_grad:
+            trained, numbers = trained + size, numbers + parameter.numel()
+    moments = sum(
+        (4 if group["use_muon"] else 8) * sum(p.numel() for p in group["params"]) for group in groups
+    )
+    dequantized = max(quantized.values(), default=0)
+    ema = 4 * numbers if recipe.train.ema_decay else 0
+    return Weights(held, trained, numbers, moments, total, largest, dequantized, ema)
+
+
+def _quantized(model: nn.Module) -> dict[str, int]:
+    """Names of the weights that bitsandbytes would hold, with their bytes: linear layers of the language model, its
+    head excepted."""
+    head = model.get_output_embeddings()
+    found = {}
+    for name, module in model.named_modules():
+        adapter = any(part.startswith("lora_") for part in name.split("."))
+        if name.startswith("language_model.") and isinstance(module, nn.Linear) and module is not head and not adapter:
+            found[f"{name}.weight"] = module.weight.numel() * module.weight.element_size()
+    return found
+
+
+def gpu_memory(
+    weights: Weights, step: StepMemory, recipe: Recipe, zero: str, gpus: int, bf16: bool, accumulates: bool
+) -> GpuMemory:
+    """One GPU of `gpus` under a ZeRO stage (`ZEROS`, or a DeepSpeed JSON's path).
+
+    Args:
+        accumulates: whether an optimizer step has several forward passes.
+    """
+    size = weights.numbers
+    kind, config = _zero_config(zero)
+    width = 2 if bf16 else 4
+    passing = weights.dequantized + step.peak
+    if kind == "none":
+        grown = bf16 and not recipe.adapter.rank  # fp32 weights under autocast, which keeps bf16 copies in the forward
+        held = 2 * weights.held if grown else weights.held + (2 * size if bf16 else 0)
+        gradients = 4.0 * size
+        buffers = (gradients if gpus > 1 else 0) + (weights.held if grown else 0)
+        return _worst(
+            GpuMemory(held, gradients, weights.moments + weights.ema, buffers, 0), step, accumulates,
+            scale=2 if bf16 else 1, passing=passing,
+        )  # fmt: skip
+    optimizer = (weights.moments + 4 * size + weights.ema) / gpus
+    bucket = min(config.get("reduce_bucket_size", _BUCKET), size) * width if gpus > 1 else 0
+    gather = min(config.get("allgather_bucket_size", _BUCKET), size) * width if gpus > 1 else 0
+    cast = 4.0 * size / gpus  # the gradient in fp32, when activations are gone
+    if kind == "zero1":
+        memory = GpuMemory(weights.held, weights.trained, optimizer, bucket + gather, 0)
+        return _worst(memory, step, accumulates, passing=passing, at_update=cast)
+    shard = weights.trained / gpus
+    if kind == "zero2":
+        memory = GpuMemory(weights.held, shard, optimizer, bucket + gather, 0)
+        return replace(memory, activations=max(passing, cast))
+    live = min(config.get("stage3_max_live_parameters", _LIVE) * width + weights.largest, weights.held)
+    gathered = live if gpus > 1 else 0
+    if kind == "zero3_offload":
+        host = (weights.held + weights.trained) / gpus + optimizer
+        return GpuMemory(0, 0, 0, bucket + live, passing, host)
+    memory = GpuMemory(weights.held / gpus, shard, optimizer, bucket + gathered, 0)
+    return replace(memory, activations=max(passing, cast))
+
+
+def _worst(memory: GpuMemory, step: StepMemory, accumulates: bool, passing: float, scale: int = 1,
+           at_update: float = 0) -> GpuMemory:  # fmt: skip
+    """Gradients that stay: all there in the second forward pass; in a single one they come as activations go."""
+    if accumulates:
+        return replace(memory, activations=max(passing, at_update))
+    more = step.peak_with_gradients - memory.gradients / scale  # gradients of the simulated step are in the peak
+    return replace(memory, activations=max(passing - memory.gradients, more, at_update, 0))
+
+
+def _zero_config(zero: str) -> tuple[str, dict]:
+    """(one of ZEROS, the DeepSpeed file's zero_optimization)."""
+    if zero == "none":
+        return zero, {}
+    path = ZERO_FOLDER / f"{zero}.json" if zero in ZEROS else zero
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)["zero_optimization"]
+    stage = config.get("stage", 0)
+    kind = {0: "none", 1: "zero1", 2: "zero2", 3: "zero3"}[stage]
+    if stage == 3 and "offload_param" in config:
+        kind = "zero3_offload"
+    numbers = {key: value for key, value in config.items() if isinstance(value, int) and not isinstance(value, bool)}
+    return kind, numbers

@@ -1,0 +1,147 @@
+"""The page of `radio-vlm plan`: one block a stage, within 100 columns. Not a command."""
+
+from textwrap import wrap
+
+from vlm.cli.tables import count
+
+GIB = 2**30
+COLUMNS = {"none": "none", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3", "zero3_offload": "offload"}
+ROWS = (("weights", "weights"), ("gradients", "gradients"), ("optimizer", "optimizer"), ("buffers", "buffers"))
+WIDTH = 96
+
+
+def stage_page(plan) -> str:
+    """Text of a `training.plan.estimate.StagePlan`."""
+    lines = [f"── {plan.name} " + "─" * max(3, WIDTH - len(plan.name) - 4)]
+    facts = [("model", _model(plan)), ("trains", _groups(plan)), ("batch", _batch(plan)), ("step", _step(plan)),
+             ("stage", _whole(plan))]  # fmt: skip
+    for head, text in facts:
+        for part in [part for line in text.split("\n") for part in wrap(line, WIDTH - 8)]:
+            lines.append(f"{head:8}{part}")
+            head = ""
+    if plan.refused:
+        return "\n".join([*lines, "", *wrap(f"REFUSED  {plan.refused}", WIDTH, subsequent_indent=" " * 9)])
+    return "\n".join([*lines, "", memory_table(plan), "", *_verdict(plan)])
+
+
+def memory_table(plan) -> str:
+    """GiB of a GPU, one column a ZeRO stage, the recipe's own between brackets."""
+    zeros = list(dict.fromkeys(zero for zero, _ in plan.memory))
+    limit = plan.machines.memory
+    head = [f"GiB a GPU, {_gpus(plan)}", *(COLUMNS.get(zero, "yours") for zero in zeros)]
+    rows = [[name, *(_gib(getattr(plan.memory[zero, False], key)) for zero in zeros)] for name, key in ROWS]
+    rows.append(["activations", *(_gib(plan.memory[zero, False].activations) for zero in zeros)])
+    rows.append(["  with checkpointing", *(_gib(plan.memory[zero, True].activations) for zero in zeros)])
+    for checkpointing, name in ((False, "needed"), (True, "  with checkpointing")):
+        cells = []
+        for zero in zeros:
+            needs = plan.needs(zero, checkpointing)
+            own = (zero, checkpointing) == (plan.zero, plan.checkpointing)
+            mark = "✓" if needs <= limit else "✗"
+            cells.append(f"{'▸' if own else ''}{needs:,.1f} {mark}")
+        rows.append([name, *cells])
+    if any(memory.host for memory in plan.memory.values()):
+        rows.append(["main memory a GPU", *(_gib(plan.memory[zero, True].host) for zero in zeros)])
+    width = max(len(row[0]) for row in [head, *rows]) + 2
+    widths = [max(12, *(len(row[i]) for row in [head, *rows])) for i in range(1, len(head))]
+    lines = [row[0].ljust(width) + "".join(cell.rjust(w) for cell, w in zip(row[1:], widths)) for row in [head, *rows]]
+    lines.insert(1, "─" * len(lines[0]))
+    lines.insert(8, "─" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def folder_table(plans: list) -> str:
+    """One line a stage."""
+    head = ("stage", "zero", "needs GiB", "tokens a step", "steps", "tokens", "time")
+    rows = []
+    for plan in plans:
+        needs = "refused" if plan.refused else f"{plan.needs():.1f} {'✓' if plan.fits else '✗'}"
+        rows.append((plan.name, plan.zero, needs, count(round(plan.tokens_per_step)), f"{plan.steps:,}",
+                     count(round(plan.tokens_per_step * plan.steps)), _duration(plan.seconds)))  # fmt: skip
+    from vlm.cli.tables import text_table
+
+    return text_table(head, rows, right=range(2, len(head)))
+
+
+def assumptions(plan) -> str:
+    """What no recipe says, in words."""
+    from training.plan.estimate import CONTEXT, FRAGMENTS
+
+    words = (
+        f"Assumed: {plan.machines.image_share:.0%} of the tokens are pictures (--image-share), packed samples of "
+        f"{plan.machines.sample_tokens:,} tokens (--sample-tokens), {plan.machines.mfu:.0%} of "
+        f"{plan.machines.device}'s dense bf16 peak (--mfu; checkpointing's recomputation lowers what is reached). "
+        f"“needed” adds {CONTEXT / GIB:.1f} GiB for CUDA and NCCL and {FRAGMENTS:.0%} for fragments of memory to "
+        "the rows above it; both are allowances, not measurements. Every row of a batch is as long as the recipe "
+        "allows. ▸ is what the recipe says."
+    )
+    return "\n".join(wrap(words, WIDTH))
+
+
+def _model(plan) -> str:
+    total = sum(total for total, _ in plan.parameters.values())
+    parts = []
+    for name, (size, trained) in plan.parameters.items():
+        state = "frozen" if not trained else "trains" if trained == size else f"{count(trained)} train"
+        parts.append(f"{name} {count(size)} {state}")
+    return f"{total:,} parameters\n" + " · ".join(parts)
+
+
+def _groups(plan) -> str:
+    shown = plan.groups if len(plan.groups) <= 8 else plan.groups[:7]
+    lines = [
+        f"{group['group']:22} {count(group['parameters']):>8}   lr {group['lr']:.1e}   decay {group['weight_decay']:g}"
+        f"   {group['optimizer']}"
+        for group in shown
+    ]
+    rest = len(plan.groups) - len(shown)
+    return "\n".join(lines + ([f"and {rest} groups more"] if rest else []))
+
+
+def _batch(plan) -> str:
+    batch = plan.batch
+    kind = "packed" if batch.packed else "padded, at its longest"
+    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens ({kind})"
+    return f"{rows}; {batch.image_tokens:,} of them pictures, from {batch.patches:,} patches"
+
+
+def _step(plan) -> str:
+    most = "" if plan.batch.packed else "at most "
+    return (
+        f"{_gpus(plan)} × {plan.accumulation} passes: {most}{count(round(plan.tokens_per_step))} tokens, "
+        f"{plan.flops / 1e15:,.1f} PFLOP"
+    )
+
+
+def _whole(plan) -> str:
+    return (
+        f"{plan.steps:,} steps, {count(round(plan.tokens_per_step * plan.steps))} tokens: {_duration(plan.seconds)} on "
+        f"{plan.machines.gpus} × {plan.machines.device} at {plan.machines.mfu:.0%} MFU, "
+        f"{plan.seconds / 3600 * plan.machines.gpus:,.0f} GPU hours"
+    )
+
+
+def _verdict(plan) -> list[str]:
+    how = f"train.zero={plan.zero}, {'with' if plan.checkpointing else 'without'} checkpointing"
+    limit = plan.machines.memory
+    if plan.fits:
+        return [f"FITS     {how}: {plan.needs():.1f} of {limit:g} GiB"]
+    lines = [f"DOES NOT FIT   {how}: {plan.needs():.1f} GiB, a GPU has {limit:g}. What helps:"]
+    for advice in plan.advice:
+        lines += wrap(advice, WIDTH - 4, initial_indent="  - ", subsequent_indent="    ")
+    return lines
+
+
+def _gpus(plan) -> str:
+    return f"{plan.machines.gpus} GPU{'s' if plan.machines.gpus > 1 else ''}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f}  " if size >= 0.05 * GIB else f"{size / GIB:,.3f}  " if size else "–  "
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"
