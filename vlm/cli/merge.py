@@ -86,12 +86,12 @@ def load_base(adapter: str, base: str | None, device: str):
     """`(the base in float32, the dtype it is stored in)`."""
     import torch
 
-    from vlm.adapter_folder import is_adapter, read_base
-    from vlm.cli.loading import load_config, load_model
+    from vlm.adapter_folder import is_adapter
+    from vlm.cli.loading import load_config, load_model, whole_model
 
     if not is_adapter(adapter):
         raise RadioVLMError(f"{adapter} is no adapter folder: one has adapter_config.json and no config.json")
-    name = base or read_base(adapter).name
+    name = base or whole_model(adapter)
     if base and is_adapter(base):
         raise RadioVLMError(f"--base: {base} is an adapter itself; give the model below it")
     return load_model(name, device, torch.float32), load_config(name).dtype or torch.float32
