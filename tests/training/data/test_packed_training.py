@@ -67,4 +67,4 @@ def test_one_step_of_packed_rows_is_one_step_of_padded_rows(tmp_path, layout, ra
     assert error(found, wanted) <= 1e-5
     blind = {key: value for key, value in packed.items() if key != "seq_idx"}
     loss, found = gradients(model, blind)
-    assert abs(loss - wanted_loss) > 1e-4 * wanted_loss and error(found, wanted) > 1e-2, "samples that see each other"
+    assert abs(loss - wanted_loss) > 3e-5 * wanted_loss and error(found, wanted) > 1e-2, "samples that see each other"
