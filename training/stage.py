@@ -10,6 +10,7 @@ from training.arguments import training_arguments, zero_stage
 from training.environment import Machine, limit_threads, quiet_libraries, stage_logger
 from training.recipe import Recipe
 from training.recipe.loading import to_dict
+from training.watch.reporters import check_reporters
 
 
 def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
@@ -22,6 +23,7 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     quiet_libraries()
     logger = stage_logger(machine)
     limit_threads(machine, recipe.train.threads_per_rank)
+    check_reporters(recipe.watch.report_to)
     output = Path(recipe.output_dir)
     output.mkdir(parents=True, exist_ok=True)
 

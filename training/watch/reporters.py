@@ -14,26 +14,27 @@ from training.recipe import RecipeError
 
 logger = logging.getLogger("training")
 PROJECT = "radio-vlm"
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
-def reporters(names: list[str], folder: Path, args: TrainingArguments) -> list[TrainerCallback]:
-    """The callbacks of rank 0.
+def check_reporters(names: list[str]) -> None:
+    """Called by all ranks before anything is loaded.
 
     Raises:
         RecipeError: a package is missing; says how to install it.
     """
-    made = []
     for name in names:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
+        if importlib.util.find_spec(name) is None:
             others = [other for other in names if other != name]
             raise RecipeError(
-                f"watch.report_to names {name}, which is not installed: pip install {PACKAGES[name]}, or set "
+                f"watch.report_to names {name}, which is not installed: pip install {name}, or set "
                 f"watch.report_to=[{','.join(others)}]"
             )
-        args.project, args.run_name = PROJECT, "/".join(folder.absolute().parts[-2:])
-        made.append(MAKERS[name](folder, args))
-    return made
+
+
+def reporters(names: list[str], folder: Path, args: TrainingArguments) -> list[TrainerCallback]:
+    """The callbacks of rank 0."""
+    args.project, args.run_name = PROJECT, "/".join(folder.absolute().parts[-2:])
+    return [MAKERS[name](folder, args) for name in names]
 
 
 def _tensorboard(folder: Path, args: TrainingArguments) -> TrainerCallback:

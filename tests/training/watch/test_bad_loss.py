@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.stage_runs import ROOT, child_environment, free_port
+from tests.helpers.watched_stage import prepare, run
 from training.watch.bad_loss import MOST_SKIPS, BadLoss, BadLossGuard, BadLossMemory
 
 IDS = (["a7", "a9"], ["documents", "text"])
@@ -79,6 +80,14 @@ def test_its_memory_comes_back_with_a_checkpoint(tmp_path):
     BadLossMemory(fresh).on_train_begin(None, state, None)
     assert fresh.recent == guard.recent and len(fresh.recent) == 50
     assert check(fresh, 3.0) == check(guard, 3.0) == "skip"
+
+
+def test_a_stage_that_explodes_stops_before_its_weights_are_lost(tmp_path):
+    prepare(tmp_path)
+    with pytest.raises(BadLoss, match=r"step \d.*samples: data: s\d+"):
+        run(tmp_path, "out", "learning_rate=1e30", "max_steps=8", "max_grad_norm=0", "watch.report_to=[]")
+    (line,) = lines(tmp_path / "out")
+    assert len(line["samples"]) == 2 and line["action"] == "stop"
 
 
 RANK = """

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.watched_stage import prepare, run
 from training.recipe import RecipeError
-from training.watch.reporters import reporters
+from training.watch.reporters import check_reporters, reporters
 
 
 def stub(monkeypatch, name: str, module: types.ModuleType) -> types.ModuleType:
@@ -56,12 +56,13 @@ def test_wandb_without_a_key_writes_offline(tmp_path, monkeypatch, key, mode):
     ]
 
 
-def test_a_missing_package_is_named_with_the_way_out(tmp_path, monkeypatch):
+def test_a_missing_package_is_named_with_the_way_out(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name))
     message = r"wandb, which is not installed: pip install wandb, or set watch.report_to=\[tensorboard\]"
     with pytest.raises(RecipeError, match=message):
-        reporters(["wandb", "tensorboard"], tmp_path, types.SimpleNamespace())
+        check_reporters(["wandb", "tensorboard"])
+    check_reporters(["tensorboard"])
 
 
 def test_no_reporter(tmp_path):
