@@ -98,9 +98,9 @@ def whole(tensors: Iterable[torch.Tensor], write: bool = False) -> Iterator[None
         yield
         return
     try:
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
     except ImportError as error:  # cannot be: it sharded them
-        raise RadioVLMError("weights in shards need deepspeed") from error
+        raise RadioVLMError(f"weights in shards need deepspeed: {error}") from error
     with GatheredParameters(sharded, modifier_rank=0 if write else None):
         yield
 
