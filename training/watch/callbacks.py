@@ -18,6 +18,7 @@ from training.watch.progress import Progress
 from training.watch.questions import choose_questions
 from training.watch.reporters import reporters
 from training.watch.throughput import Clock
+from training.watch.work import batch_flops, peak_tflops
 
 
 def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, title: str) -> list[TrainerCallback]:
@@ -26,6 +27,7 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
         trainer.remove_callback(callback)
     output, clock, model = Path(recipe.output_dir), trainer.throughput, trainer.model
     reporting = reporters(recipe.watch.report_to, output, trainer.args) if machine.is_main else []
+    clock.flops, clock.peak_tflops = batch_flops(model), peak_tflops(trainer.args.device, recipe.watch.peak_tflops)
     callbacks = []
     if heldout:
         callbacks.append(
@@ -34,7 +36,7 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
     callbacks += [
         Clock(clock, recipe.train.max_seconds),
         EncoderFeatures(model, output, trainer.args.device),
-        Figures(clock, source_losses(trainer), lambda: group_rates(trainer.optimizer)),
+        Figures(clock, trainer.source_losses.read, lambda: group_rates(trainer.optimizer)),
         Progress(clock, title, recipe.train.max_seconds),
         *reporting,
     ]
@@ -50,15 +52,8 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
                 autocast=trainer.accelerator.autocast, writer=lambda: getattr(board, "tb_writer", None),
             )
         )  # fmt: skip
-    if getattr(trainer, "bad_loss", None) is not None:
-        callbacks.append(BadLossMemory(trainer.bad_loss))
+    callbacks.append(BadLossMemory(trainer.bad_loss))
     return callbacks
-
-
-def source_losses(trainer):
-    """The trainer's losses by source since the last call."""
-    losses = getattr(trainer, "source_losses", None)
-    return losses.read if losses is not None else dict
 
 
 def _pools(trainer, heldout: dict) -> dict:
