@@ -106,7 +106,8 @@ def table(evaluations: list[Evaluation], verdicts: list[Verdict]) -> str:
         verdict = judged.get(task)
         change, tolerated, word = "", "", ""
         if verdict:
-            change, tolerated = f"{0.0 - round(verdict.drop, 3):+.3f} to {verdict.reference_name}", f"-{verdict.tolerance:.3f}"
+            change = f"{0.0 - round(verdict.drop, 3):+.3f} to {verdict.reference_name}"
+            tolerated = f"-{verdict.tolerance:.3f}"
             word = "FORGOTTEN" if verdict.forgotten else "kept"
         rows.append([f"{task} ({metric})", *cells, change, tolerated, word])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -87,7 +87,7 @@ def plan_stages(
 def look(planned: list[PlannedStage]) -> None:
     """Sets `state` and `why` of every stage from what lies in its output folder.
 
-    - new: nothing is there
+    - new: nothing is there, or nothing that could be lost
     - begun: this recipe was begun on this model, and can be taken up again
     - complete: this recipe is finished
     - changed: another recipe was begun or finished there
@@ -102,9 +102,13 @@ def look(planned: list[PlannedStage]) -> None:
 
 
 def _state(stage: PlannedStage, mark: Mark | None, before: str | None) -> tuple[str, str]:
+    checkpoints = any(stage.output.glob("checkpoint-*"))
     if mark is None:
-        if (stage.output / "config.json").exists() or (stage.output / "recipe.json").exists():
+        weights = any((stage.output / name).exists() for name in ("config.json", "adapter_config.json"))
+        if weights or checkpoints:
             return "foreign", f"{stage.output} holds something whose training is not known to be finished"
+        return "new", ""
+    if not mark.complete and not checkpoints:
         return "new", ""
     if mark.hash != stage.hash:
         return "changed", f"{stage.output} holds another recipe: {differences(stage.output, to_dict(stage.recipe))}"

@@ -1,0 +1,280 @@
+"""`radio-vlm train`: skips what is finished, takes up what was killed, stops at failures and at what was forgotten."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.data_folders import record, write_records
+from tests.helpers.stage_runs import mixed_corpus, save_small_vlm
+from vlm.cli.main import main
+
+# A stage that trains nothing: says how it was called, and does what the file `orders` of the test says of it.
+STAGE = """
+import json, pathlib, sys, time
+test, name, out, resume = sys.argv[1:]
+test, out = pathlib.Path(test), pathlib.Path(out)
+with (test / "calls").open("a") as file:
+    file.write(f"{name}{'+' if resume == 'True' else ''} ")
+order = json.loads((test / "orders").read_text()).get(name)
+(out / "config.json").write_text("{}")
+(out / "checkpoint-3").mkdir(exist_ok=True)
+print("a line of the log")
+if order == "wait":
+    (test / "waiting").touch()
+    time.sleep(60)
+sys.exit(order or 0)
+"""
+GUARD = """
+import json, pathlib, sys
+test, name, out = sys.argv[1:]
+test = pathlib.Path(test)
+with (test / "calls").open("a") as file:
+    file.write(f"?{name} ")
+value = json.loads((test / "scores").read_text())[name]
+record = {"tasks": {"text": {"exact_match": value, "n": 50}},
+          "provenance": {"tasks": {"text": {"metrics": ["exact_match"]}}}}
+pathlib.Path(out).write_text(json.dumps(record))
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """A folder of three stages whose commands are those above; `calls` in tmp_path says what ran."""
+    from training.pipeline import commands
+
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for index in (1, 2, 3):
+        (folder / f"s{index}.yaml").write_text(
+            f"model: {tmp_path}/run/s{index - 1}\noutput_dir: {tmp_path}/run/s{index}\n"
+            f"data: {{sources: [{{path: {tmp_path}/data}}]}}\n"
+        )
+    (tmp_path / "orders").write_text("{}")
+    (tmp_path / "run/s0").mkdir(parents=True)
+
+    def stage_command(stage, processes, hostfile, resume):
+        return [sys.executable, "-c", STAGE, str(tmp_path), stage.name, str(stage.output), str(resume)]
+
+    def guard_command(guard, data_root, model, out):
+        out.parent.mkdir(exist_ok=True)
+        return [sys.executable, "-c", GUARD, str(tmp_path), Path(model).name, str(out)]
+
+    monkeypatch.setattr(commands, "stage_command", stage_command)
+    monkeypatch.setattr(commands, "guard_command", guard_command)
+    monkeypatch.setattr("vlm.cli.steps.REFRESH_SECONDS", 0.05)
+    return folder
+
+
+def train(folder, *words) -> int:
+    return main(["train", str(folder), *words])
+
+
+def calls(folder) -> str:
+    """What ran since the last time, in order; a + marks a stage that was resumed, a ? an evaluation."""
+    path = folder.parent / "calls"
+    text = path.read_text().strip() if path.exists() else ""
+    path.unlink(missing_ok=True)
+    return text
+
+
+def order(folder, **orders) -> None:
+    (folder.parent / "orders").write_text(json.dumps(orders))
+
+
+def test_stages_run_once_in_order_with_a_log_each(recipes):
+    assert train(recipes) == 0
+    assert calls(recipes) == "s1 s2 s3"
+    logs = sorted(path.name for path in (recipes.parent / "run/logs").iterdir())
+    assert logs == ["01-train-s1.log", "02-train-s2.log", "03-train-s3.log"]
+    assert train(recipes) == 0
+    assert calls(recipes) == ""  # all finished
+
+
+def test_a_failed_stage_stops_the_run_and_is_taken_up_again(recipes, capsys):
+    order(recipes, s2=9)
+    assert train(recipes) == 1
+    assert calls(recipes) == "s1 s2"
+    said = capsys.readouterr().err
+    assert "train s2 failed" in said and "a line of the log" in said and "exit code 9" in said
+    order(recipes)
+    assert train(recipes) == 0
+    assert calls(recipes) == "s2+ s3"
+    assert (recipes.parent / "run/logs/02-train-s2.before.log").exists()  # the log of the failure is kept
+
+
+def test_a_stage_that_was_preempted_says_so_by_the_exit_code(recipes):
+    order(recipes, s1=75)
+    assert train(recipes) == 75
+
+
+def test_from_and_to(recipes, capsys):
+    assert train(recipes, "--to", "s2") == 0
+    assert calls(recipes) == "s1 s2"
+    assert train(recipes, "--from", "s3") == 0
+    assert calls(recipes) == "s3"
+    assert train(recipes, "--from", "s2") == 0  # finished, but asked for: anew, and so is what follows
+    assert calls(recipes) == "s2 s3"
+    assert not (recipes.parent / "run/s1/pipeline_stage.json").read_text().count('"complete": false')
+    assert train(recipes, "--from", "s3", "--to", "s1") == 2
+    assert "comes before --from" in capsys.readouterr().err
+
+
+def test_old_checkpoints_go_when_a_stage_is_trained_anew(recipes):
+    assert train(recipes, "--to", "s1") == 0
+    (recipes.parent / "run/s1/checkpoint-900").mkdir()
+    assert train(recipes, "--from", "s1", "--to", "s1") == 0
+    assert [path.name for path in (recipes.parent / "run/s1").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_a_changed_recipe_is_not_written_over_unasked(recipes, capsys):
+    assert train(recipes) == 0
+    calls(recipes)
+    assert train(recipes, "s2:train.max_steps=7") == 2
+    said = capsys.readouterr().err
+    assert "s2 holds another recipe" in said and "--from s2" in said and calls(recipes) == ""
+    assert train(recipes, "s2:train.max_steps=7", "--from", "s2") == 0
+    assert calls(recipes) == "s2 s3"
+    assert train(recipes, "--from", "s3") == 2  # s2 is no longer that of the plain recipe
+    assert "before --from is not finished" in capsys.readouterr().err
+
+
+def test_a_stage_that_failed_before_its_first_checkpoint_may_change(recipes):
+    order(recipes, s2=2)
+    train(recipes)
+    (recipes.parent / "run/s2/checkpoint-3").rmdir()
+    calls(recipes)
+    order(recipes)
+    assert train(recipes, "s2:train.max_steps=7") == 0
+    assert calls(recipes) == "s2 s3"
+
+
+def test_a_dry_run_says_what_would_happen_and_does_nothing(recipes, capsys):
+    order(recipes, s2=9)
+    train(recipes)
+    calls(recipes)
+    capsys.readouterr()
+    assert train(recipes, "--dry-run", "s3:train.max_steps=3") == 0
+    said = capsys.readouterr().out
+    assert "stage s1: finished, is skipped" in said and "stage s2: begun, is taken up again" in said
+    assert "stage s3: will be trained" in said and calls(recipes) == ""
+
+
+def guarded(recipes, scores: dict, **options) -> None:
+    (recipes / "pipeline.yaml").write_text(json.dumps({"guard": {"data": ["x"], **options}}))
+    (recipes.parent / "scores").write_text(json.dumps(scores))
+
+
+def test_the_guard_stops_after_the_stage_that_forgot(recipes, capsys):
+    guarded(recipes, {"s0": 0.8, "s1": 0.81, "s2": 0.5, "s3": 0.9}, tolerance=0.05)
+    assert train(recipes) == 3
+    assert calls(recipes) == "?s0 s1 ?s1 s2 ?s2"  # never the third
+    said = capsys.readouterr()
+    assert "stopped by the guard after s2" in said.err and "FORGOTTEN" in said.out
+    assert "After s2: text forgotten." in (recipes.parent / "run/guard/guard.md").read_text()
+    assert train(recipes) == 3  # still so, and nothing is evaluated twice
+    assert calls(recipes) == ""
+    assert train(recipes, "--guard", "flag") == 0
+    assert calls(recipes) == "s3 ?s3"
+    assert "flagged after s2" in capsys.readouterr().out
+
+
+def test_a_harmless_run_passes_the_guard(recipes):
+    guarded(recipes, {"s0": 0.8, "s1": 0.78, "s2": 0.79, "s3": 0.77}, tolerance=0.05)
+    assert train(recipes) == 0
+    assert calls(recipes) == "?s0 s1 ?s1 s2 ?s2 s3 ?s3"
+    assert train(recipes, "--guard", "off", "--from", "s3") == 0
+    assert calls(recipes) == "s3"
+    assert train(recipes) == 0  # another model than the one that was evaluated
+    assert calls(recipes) == "?s3"
+
+
+def test_the_first_model_is_built_when_it_is_missing(recipes, monkeypatch):
+    from training.pipeline import commands
+
+    out = recipes.parent / "new"
+    code = f"import os, sys; os.makedirs(sys.argv[1]); open({str(recipes.parent / 'calls')!r}, 'a').write('new ')"
+    monkeypatch.setattr(commands, "build_command", lambda pipeline, path: [sys.executable, "-c", code, path])
+    (recipes / "pipeline.yaml").write_text("build: {preset: tiny}\n")
+    assert train(recipes, "--out", str(out)) == 0
+    assert calls(recipes) == "new s1 s2 s3" and (out / "untrained").is_dir()
+    assert train(recipes, "--out", str(out), "--from", "s3") == 0
+    assert calls(recipes) == "s3"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["max_stepz=3"], "unknown key 'max_stepz'"),
+        (["output_dir=x"], "use --out"),
+        (["--from", "nine"], "no stage 'nine'; it has s1, s2, s3"),
+        (["--processes", "0"], "must be 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(recipes, capsys, words, said):
+    assert train(recipes, *words) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_words_may_stand_before_and_after_options(recipes, capsys):
+    assert train(recipes, "max_steps=5", "--dry-run", "log_steps=2") == 0
+    with pytest.raises(SystemExit):
+        train(recipes, "--dry-run", "--no-such-option")
+
+
+def test_sigterm_reaches_the_stage_and_the_run_can_go_on(recipes):
+    order(recipes, s1="wait")
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = train(recipes)
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 20
+    while not (recipes.parent / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    order(recipes)
+    calls(recipes)
+    assert train(recipes) == 0
+    assert calls(recipes) == "s1+ s2 s3"
+
+
+@pytest.mark.slow
+def test_a_real_stage_that_destroys_the_text_ability_is_stopped_and_a_harmless_one_is_not(tmp_path, capsys):
+    """Real stages and evaluations in processes of their own: text is learnt, then pictures at two learning rates."""
+    save_small_vlm(tmp_path / "stage0")
+    questions = [record(f"t{i}", question=f"What is {i}?", answer=f"It is {chr(65 + i)}") for i in range(8)]
+    write_records(tmp_path / "text", questions)
+    mixed_corpus(tmp_path / "pictures", 12)
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    common = "train: {max_steps: %d, learning_rate: %s, per_device_batch_size: 4, schedule: constant}\n"
+    source = "data: {sources: [{path: %s}]}\nwatch: {report_to: []}\n"
+    (folder / "a_text.yaml").write_text(source % (tmp_path / "text") + common % (120, "3.0e-3"))
+    (folder / "b_pictures.yaml").write_text(source % (tmp_path / "pictures") + common % (6, "1.0e-6"))
+    (folder / "pipeline.yaml").write_text(f"guard: {{likelihood: [{tmp_path / 'text'}], tolerance: 0.05}}\n")
+    words = ("--out", str(tmp_path / "run"), "--model", str(tmp_path / "stage0"), "--processes", "1")
+
+    assert train(folder, *words) == 0
+    scores = {one: score(tmp_path, one) for one in ("start", "a_text", "b_pictures")}
+    assert scores["start"] < 0.1 and scores["a_text"] > 0.5  # it learnt
+    assert scores["b_pictures"] == pytest.approx(scores["a_text"], abs=0.05)
+
+    assert train(folder, *words, "--from", "b_pictures", "b_pictures:learning_rate=0.1") == 3
+    assert score(tmp_path, "b_pictures") < scores["a_text"] - 0.2
+    said = capsys.readouterr()
+    assert "stopped by the guard after b_pictures" in said.err and "FORGOTTEN" in said.out
+    assert "stage a_text is finished" in said.out
+
+
+def score(folder, name: str) -> float:
+    results = json.loads((folder / f"run/guard/{name}.json").read_text())
+    return results["tasks"]["text-likelihood"]["answer_probability"]
