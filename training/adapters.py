@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from llm.lora import is_adapter_parameter, lora_config
 from training.freezing import NORM_CLASS, new_token_ids
 from training.recipe import Recipe, RecipeError
-from vlm.adapted_model import inject, load_weights, merge, record_of, tables_of
+from vlm.adapted_model import inject, load_weights, merge, record_of, tables_of, trained_state_dict
 from vlm.adapter_folder import base_of, is_adapter
 
 
@@ -136,6 +136,14 @@ def _trained_modules(model: nn.Module) -> list[str]:
 def load_checkpoint(model: nn.Module, folder: str) -> None:
     """Put the weights of a checkpoint's adapter back into the model (a run without DeepSpeed resumes)."""
     load_weights(model, folder)
+
+
+def gather_adapter(engine, model: nn.Module) -> dict[str, torch.Tensor]:
+    """What the adapter folder holds, whole and on the CPU, of a model that ZeRO-3 keeps in pieces. Collective."""
+    engine.optimizer.checkpoint_event_prologue()  # layers fetched ahead of their use are let go first
+    state = trained_state_dict(model)
+    engine.optimizer.checkpoint_event_epilogue()
+    return state
 
 
 class SmallCheckpoints(TrainerCallback):

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from training.adapters import gather_adapter
 from training.precision import written_in_bf16
-from vlm.adapted_model import record_of, trained_state_dict
+from vlm.adapted_model import record_of
 
 MAX_SHARD_SIZE = "5GB"
 
@@ -45,8 +46,9 @@ def write_model(trainer, folder: Path, final: bool = False) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     gathered = None
     if trainer.args.deepspeed and trainer.args.deepspeed["zero_optimization"]["stage"] == 3:
+        engine = trainer.model_wrapped
         adapted = record_of(model) is not None  # then only what trains is written, and gathered
-        gathered = trained_state_dict(model) if adapted else trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        gathered = gather_adapter(engine, model) if adapted else trainer.accelerator.get_state_dict(engine)
     if not trainer.is_world_process_zero():
         return
     with for_use(model, trainer.args.bf16) if final else nullcontext():
