@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from training.data.bad_samples import BadSamples
 from training.data.cache import EncodedCache
@@ -24,6 +24,8 @@ from vlm.errors import SampleError
 from vlm.prompt_sizes import PromptSize
 
 logger = logging.getLogger(__name__)
+UNPLANNED = -1  # number of a ticket that no feed gave
+GRIDS = {"image_grid_hw", "video_grid_thw"}
 
 
 class TrainingDataset(Dataset):
@@ -58,6 +60,7 @@ class TrainingDataset(Dataset):
         self.bad = BadSamples(None if samples is None else len(samples), bad_share_limit, report_path)
         self.cache = EncodedCache() if cache is True else (None if cache is False else cache)
         self._lengths: np.ndarray | None = None
+        self._ready: dict[int, dict[str, Any]] = {}  # by number of the ticket
 
     def __len__(self) -> int:
         if self.samples is None:
@@ -71,7 +74,7 @@ class TrainingDataset(Dataset):
     def get(self, index: int, epoch: int) -> dict[str, Any]:
         """The sample of a static index, or the good one that stands in for it, with the random choices of `epoch`."""
         for candidate in self._candidates(int(index)):
-            if (encoded := self.take(Ticket(0, epoch, candidate))) is not None:
+            if (encoded := self.take(Ticket(UNPLANNED, epoch, candidate))) is not None:
                 return encoded
         raise SampleError(f"no sample of the training set can be used: all {len(self)} are bad", reason="no_samples")
 
@@ -79,6 +82,9 @@ class TrainingDataset(Dataset):
         """The encoded sample of a ticket; None, counted and written down, when it is bad."""
         if self.bad.knows(ticket.index):
             return None
+        if (ready := self._ready.pop(ticket.number, None)) is not None:
+            self.bad.good(ticket.index)
+            return ready
         try:
             encoded = self._whole(ticket)
         except SampleError as error:
@@ -92,7 +98,10 @@ class TrainingDataset(Dataset):
         if self.cache is not None and ticket.index is not None:
             encoded = self._whole(ticket)
         else:
-            encoded = measure_sample(self._sample(ticket), self.processor, self.max_length, **self._whole_videos())
+            sample = self._sample(ticket)
+            encoded = measure_sample(sample, self.processor, self.max_length, **self._whole_videos())
+            if not encoded.keys() & GRIDS and get_worker_info() is None:  # text alone: already what `take` will give
+                self._ready[ticket.number] = {**encoded, "sample_id": sample.id, "source": sample.source}
         return PromptSize.of(self._pruned(ticket, encoded))
 
     def counted(self, ticket: Ticket, error: SampleError | None) -> None:

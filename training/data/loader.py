@@ -7,6 +7,7 @@ workers have read ahead.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -95,6 +96,10 @@ class BatchWork(Dataset):
         self.pad, self.pack = PaddingCollator(dataset.processor), PackingCollator(dataset.processor)
 
     def __getitem__(self, rows: Rows) -> dict[str, Any]:
+        with one_thread():
+            return self._batch(rows)
+
+    def _batch(self, rows: Rows) -> dict[str, Any]:
         if self.replace:
             return self.pad([self.dataset.get(ticket.index, ticket.epoch) for row in rows for ticket in row])
         samples = [[one for ticket in row if (one := self.dataset.take(ticket)) is not None] for row in rows]
@@ -162,7 +167,8 @@ class MeasureWork(Dataset):
         self.dataset = dataset
 
     def __getitem__(self, tickets: list[Ticket]) -> list[PromptSize | SampleError]:
-        return [self._measured(ticket) for ticket in tickets]
+        with one_thread():
+            return [self._measured(ticket) for ticket in tickets]
 
     def _measured(self, ticket: Ticket) -> PromptSize | SampleError:
         try:
@@ -180,6 +186,19 @@ class _Items(Sampler):
 
     def __iter__(self) -> Iterator[Any]:
         return self.items
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tensors of single samples are too small for several threads, which would only wait for one another."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
 
 
 def worker_options(num_workers: int, prefetch: int) -> dict[str, Any]:
