@@ -129,7 +129,9 @@ def test_ranks_answer_together_what_one_process_answers(tmp_path, zero):
     prepare(tmp_path)
     alone = run(tmp_path, "alone", "watch.predictions_every=3", "watch.report_to=[]")
     options = ["watch.predictions_every=3", "watch.report_to=[]", "per_device_batch_size=1", f"zero={zero}"]
-    done = launch(Path("training/stage2.py"), words(tmp_path, "two", *options), timeout=200)
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    command = ["--config", str(tmp_path / "empty.yaml"), *words(tmp_path, "two", *options)]
+    done = launch(Path("training/stage2.py"), command, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert steps(tmp_path / "two")[0] == steps(alone)[0]
     assert list(steps(tmp_path / "two")) == [0, 3, 4]
