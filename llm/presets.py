@@ -1,13 +1,14 @@
 """Language models of real size by name, for `radio-vlm new` and for tests on the meta device; plus `tiny`.
 
-Sizes of the Nemotron-H family: NVIDIA's published configurations; the parameter counts are exact.
+Sizes of the Nemotron-H family: NVIDIA's published configurations; of Llama and Vicuna: Meta's and LMSYS's. The
+parameter counts are exact.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from transformers import NemotronHConfig, PreTrainedTokenizerBase
+from transformers import LlamaConfig, NemotronHConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llm.tiny_tokenizer import build_byte_tokenizer
 
@@ -24,7 +25,7 @@ class LLMPreset:
     """
 
     hub_id: str | None
-    config: Callable[[], NemotronHConfig]
+    config: Callable[[], PreTrainedConfig]
     parameters: int
     tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None
 
@@ -70,6 +71,27 @@ LLM_PRESETS: dict[str, LLMPreset] = {
             mamba_num_heads=128, mamba_head_dim=80, max_position_embeddings=131072,
         ),
         parameters=12_310_001_152,
+    ),
+    "Llama-3.1-8B-Instruct": LLMPreset(
+        hub_id="meta-llama/Llama-3.1-8B-Instruct",
+        config=partial(
+            LlamaConfig, vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+            num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=131072, rms_norm_eps=1e-5,
+            bos_token_id=128000, eos_token_id=[128001, 128008, 128009],
+            rope_parameters={
+                "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+            },
+        ),
+        parameters=8_030_261_248,
+    ),
+    "Vicuna-7B-v1.5": LLMPreset(
+        hub_id="lmsys/vicuna-7b-v1.5",
+        config=partial(
+            LlamaConfig, vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+            num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=4096, rms_norm_eps=1e-5,
+        ),
+        parameters=6_738_415_616,
     ),
     "tiny": LLMPreset(
         hub_id=None,

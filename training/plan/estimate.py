@@ -109,7 +109,10 @@ def plan_stage(
     """
     wanted = recipe.train.gradient_checkpointing
     found = StagePlan(name, recipe.train.zero, wanted, machines=machines, steps=recipe.train.max_steps)
-    found.accumulation = recipe.accumulation(machines.gpus)
+    try:
+        found.accumulation = recipe.accumulation(machines.gpus)
+    except RecipeError as error:  # the batch does not divide among so many; all else can be said
+        found.refused = str(error)
     recipe = _plain(recipe)
     model, processor = planned_model(recipe, build, machines.bf16)
     attach_planned_adapters(model, recipe)
@@ -120,6 +123,7 @@ def plan_stage(
     _add_time(found, model, batch, machines)
     if recipe.train.context_parallel > 1:
         found.refused = _why_refused(recipe)
+    if found.refused:
         return found
     weights = weights_of(model, groups, recipe)
     for checkpointing in (False, True):
