@@ -5,6 +5,7 @@ placeholder each and are multiplied as ids, so a thousand image tokens cost noth
 tokenised in pieces that cannot form the token.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from vlm.chat import LITERAL, MEDIA, SENTINEL
@@ -110,18 +111,19 @@ class TextEncoder:
         if self.backend is None or (self._adds_prefix and not is_first):
             return self._encode_cut(text, spans, [p for span in spans for p in span], is_first)
         encoding = self._backend_encoding(text)
-        ids, flags, straddled, reached, at = encoding.ids, [], [], 0, 0
+        ids, flags, straddled, reached = encoding.ids, [], [], 0
+        ahead = iter([*spans, (math.inf, math.inf)])
+        start, end = next(ahead)
         for low, high in encoding.offsets:
             # Some tokenizers trim spaces off their offsets: a token owns everything since the one before it. Bytes of
             # one character share its offsets.
             first = low if low < reached else reached
-            reached = max(reached, high)
-            while at < len(spans) and first >= spans[at][1]:
-                at += 1
-            inside = at < len(spans) and spans[at][0] <= first
-            if at < len(spans) and first < spans[at][0] < high:
-                straddled.append(spans[at][0])
-            flags.append(inside)
+            reached = high if high > reached else reached
+            while first >= end:
+                start, end = next(ahead)
+            flags.append(start <= first)
+            if first < start < high:
+                straddled.append(start)
         if straddled:
             return self._encode_cut(text, spans, straddled, is_first)
         return ids, flags
