@@ -1,10 +1,11 @@
-"""Adapter folders: a LoRA stage learns, on two sharded processes as on one; its folder opens as the model that was
-trained; merging keeps the logits.
+"""Adapter folders: a LoRA stage teaches a trained model other answers, on two sharded processes as on one; its folder
+opens as the model that was trained; merging keeps the logits.
 
     python tests/check/adapter_numbers.py runs/check/adapters
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,19 +16,41 @@ sys.path.insert(0, str(ROOT))
 from tests.check.targets import Number, table  # noqa: E402
 from tests.helpers.stage_runs import PROBE, launch, losses, mixed_corpus, save_small_vlm  # noqa: E402
 
-STEPS = 60
+BASE_STEPS, STEPS = 300, 60
 FAMILIES = ("nemotron_h", "llama", "bamba", "zamba2", "granite", "gemma2")
 STAGE = "tests/helpers/stage_probe.py, 60 steps, adapter.rank=4, projector and new rows in full, fp32"
 
 
+def prepare(folder: Path) -> None:
+    """A model that answers `number 3?`, and the same questions with other answers, which the adapters are to learn."""
+    shutil.rmtree(folder, ignore_errors=True)
+    save_small_vlm(folder / "start")
+    for name, count in (("first", 24), ("other", 24), ("val", 6)):
+        records = mixed_corpus(folder / name, n=count) / "records.jsonl"
+        if name != "first":
+            lines = records.read_text().splitlines()
+            turned = [
+                re.sub(r'"text": "(\d\d)"', lambda answer: f'"text": "{99 - int(answer[1])}"', line)
+                for line in lines
+            ]
+            records.write_text("\n".join(turned) + "\n")
+    words = (f"max_steps={BASE_STEPS}", "per_device_batch_size=4", "learning_rate=3e-3", "log_steps=20")
+    run(folder, "base", f"model={folder / 'start'}", f"data.sources=[{{path: {folder / 'first'}}}]", *words)
+
+
 def stage(folder: Path, out: str, *more: str, processes: int = 0) -> Path:
-    """Run a LoRA stage of the small model; its output folder."""
-    words = [
-        f"model={folder / 'base'}", f"output_dir={folder / out}", f"data.sources=[{{path: {folder / 'data'}}}]",
-        f"data.eval_sources=[{{path: {folder / 'val'}}}]", "data.max_length=256", f"max_steps={STEPS}", "log_steps=1",
-        "learning_rate=1e-2", "adapter.rank=4", "adapter.alpha=8", "modules.vision.freeze=true",
-        "modules.new_embeddings.freeze=false", "global_batch_size=4", *more,
-    ]  # fmt: skip
+    """Run a LoRA stage; its output folder."""
+    words = (
+        f"model={folder / 'base'}", f"data.sources=[{{path: {folder / 'other'}}}]",
+        f"data.eval_sources=[{{path: {folder / 'val'}}}]", f"max_steps={STEPS}", "log_steps=1", "learning_rate=1e-2",
+        "adapter.rank=4", "adapter.alpha=16", "modules.vision.freeze=true", "modules.new_embeddings.freeze=false",
+        "global_batch_size=4",
+    )  # fmt: skip
+    return run(folder, out, *words, *more, processes=processes)
+
+
+def run(folder: Path, out: str, *words: str, processes: int = 0) -> Path:
+    words = [f"output_dir={folder / out}", "data.max_length=256", *words]
     done = launch(PROBE, words, processes, STAGE_PROBE_OUT=str(folder / out / "probe"))
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -73,16 +96,13 @@ def family_errors(folder: Path) -> tuple[float, float]:
 
 
 def adapter_numbers(out: Path) -> list[Number]:
-    shutil.rmtree(out, ignore_errors=True)
-    save_small_vlm(out / "base")
-    mixed_corpus(out / "data")
-    mixed_corpus(out / "val", n=6)
+    prepare(out)
     whole = stage(out, "lora", "per_device_batch_size=4")
     alone = losses(whole)
     fell = heldout(whole, "after") / heldout(whole, "before")
     rows = [
-        ("LoRA stage: last loss / first", "<= 0.8", alone[STEPS] / alone[1], STAGE),
-        ("LoRA stage: held-out loss after / before", "<= 0.8", fell, STAGE),
+        ("LoRA stage: last loss / first", "<= 0.6", alone[STEPS] / alone[1], STAGE),
+        ("LoRA stage: held-out loss after / before", "<= 0.6", fell, STAGE),
     ]
     for zero in ("zero2", "zero3"):
         found = losses(stage(out, zero, "per_device_batch_size=2", f"zero={zero}", processes=2))

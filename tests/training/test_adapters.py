@@ -69,7 +69,8 @@ def test_one_folder_holds_everything_that_trained(folder, whole):
     assert sum("lora_A" in name for name in names) == len(TARGETS)
     assert {name for name in names if "lora_" not in name} == {
         "multi_modal_projector.linear_1.weight", "multi_modal_projector.linear_2.weight",
-        "multi_modal_projector.layer_norm.weight", "language_model.model.embeddings.token_adapter.trainable_tokens_delta",
+        "multi_modal_projector.layer_norm.weight",
+        "language_model.model.embeddings.token_adapter.trainable_tokens_delta",
     }  # fmt: skip
     assert not (whole / "config.json").exists() and not (whole / "model.safetensors").exists()
     settings = json.loads((whole / "adapter_config.json").read_text())
@@ -79,6 +80,17 @@ def test_one_folder_holds_everything_that_trained(folder, whole):
     assert rows["text_adapter/matrix"]["lr"] == 1e-2 and rows["projector/matrix"]["lr"] == 2e-2
     assert {name for name, row in rows.items() if not row["trainable"]} == {"vision/frozen", "text/frozen"}
     assert AutoProcessor.from_pretrained(whole).tokenizer is not None
+
+
+def test_inspect_shows_the_table_of_the_run(folder, whole, tmp_path, capsys):
+    from training.freezing import format_table
+    from vlm.cli.main import main
+
+    (tmp_path / "stage.yaml").write_text(json.dumps(json.loads((whole / "recipe.json").read_text())))
+    assert main(["inspect", "--model", str(folder / "stage0"), "--recipe", str(tmp_path / "stage.yaml")]) == 0
+    shown = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    rows = format_table(json.loads((whole / "trainable.json").read_text())).splitlines()
+    assert {" ".join(row.split()) for row in rows} <= shown
 
 
 def test_opened_folder_is_the_model_that_was_trained(folder, whole):

@@ -143,14 +143,18 @@ def media_row(processor, kind: str, path: Path) -> tuple:
 
 def trainable_table(model, tokenizer, recipe: Path) -> str:
     """What the recipe trains, frozen parts included; made by the code that builds the optimizer in training."""
+    from llm.prepare import prepare_language_model
     from training.freezing import apply_freezing, format_table, new_token_ids
     from training.freezing import trainable_table as table
     from training.optimizers import build_param_groups
+    from training.plan.models import attach_planned_adapters
     from training.recipe import RecipeError
     from training.recipe.loading import load_recipe
 
     try:
         settings = load_recipe(recipe)
+        prepare_language_model(model.language_model)  # as in training; some layers take adapters only then
+        attach_planned_adapters(model, settings)
         only_rows_of = apply_freezing(model, settings.modules)
         groups = build_param_groups(model, settings, only_rows_of)
     except RecipeError as error:
