@@ -77,12 +77,14 @@ def _folder(args, state) -> Path:
 
 
 def checkpoint_bytes(trainer) -> int:
-    """About how large a checkpoint will be: the weights twice (DeepSpeed's and ours), fp32 weights and two moments of
-    what trains."""
+    """About how large a checkpoint will be: the weights twice (DeepSpeed's and ours; with adapters only those that
+    train), fp32 weights and two moments of what trains."""
     from training.freezing import size_of
+    from vlm.adapted_model import record_of
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = sum(size_of(parameter) * parameter.element_size() for parameter in model.parameters())
+    written = [p for p in model.parameters() if p.requires_grad or record_of(model) is None]
+    weights = sum(size_of(parameter) * parameter.element_size() for parameter in written)
     trained = sum(size_of(parameter) for parameter in model.parameters() if parameter.requires_grad)
     return (2 if trainer.is_deepspeed_enabled else 1) * weights + 12 * trained
 
