@@ -188,7 +188,7 @@ def test_requests_that_cannot_be_met_say_what_is_known(tmp_path, capsys):
         in capsys.readouterr().err
     )
     assert main(["--model", "m"]) == 2
-    assert "--tasks or --data" in capsys.readouterr().err
+    assert "--tasks, --data or --likelihood" in capsys.readouterr().err
     assert main(["--model", "m", "--data", str(tmp_path / "nowhere")]) == 2
     assert "no such dataset" in capsys.readouterr().err
 

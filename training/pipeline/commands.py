@@ -45,9 +45,9 @@ def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[s
 
 
 def _placed(name: str, root: str) -> Path:
-    """A relative path below the data root, if it is there; else as it is written."""
+    """A relative path starts from the data root, or from here if it is only found here."""
     below = Path(root) / name
-    return below if root and not Path(name).is_absolute() and below.exists() else Path(name)
+    return Path(name) if Path(name).exists() and not below.exists() else below
 
 
 def _free_port() -> int:

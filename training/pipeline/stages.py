@@ -34,6 +34,13 @@ class PlannedStage:
     def output(self) -> Path:
         return Path(self.recipe.output_dir)
 
+    def check_runnable(self) -> None:
+        """Raise RecipeError, naming the file, when this stage cannot be run."""
+        try:
+            self.recipe.check_runnable()
+        except RecipeError as error:
+            raise RecipeError(f"{self.file.path}: {error}") from None
+
     @property
     def hash(self) -> str:
         return recipe_hash(to_dict(self.recipe))
@@ -67,10 +74,6 @@ def plan_stages(
         elif not planned and (model or out and pipeline.build):
             own.append(f"model={model or Path(out) / BUILT}")
         recipe = load_recipe(stage.path, own)
-        try:
-            recipe.check_runnable()
-        except RecipeError as error:
-            raise RecipeError(f"{stage.path}: {error}") from None
         if planned and Path(recipe.model) != planned[-1].output:
             raise RecipeError(
                 f"{stage.path} starts from {recipe.model}, but {planned[-1].file.path} before it writes "

@@ -79,7 +79,11 @@ def settle(args: argparse.Namespace) -> "Job":
     if last < first:
         raise RecipeError(f"--to {args.last} comes before --from {args.first}")
     processes = args.processes or torch.cuda.device_count() or 2
-    return Job(args, pipeline, planned[: last + 1], actions(planned, first, last, args.first is not None), processes)
+    chosen = actions(planned, first, last, args.first is not None)
+    for stage, action in zip(planned, chosen, strict=False):
+        if action != "skip":  # also of a later one, before the first has run for days
+            stage.check_runnable()
+    return Job(args, pipeline, planned[: last + 1], chosen, processes)
 
 
 def actions(planned: list, first: int, last: int, anew: bool) -> list[str]:

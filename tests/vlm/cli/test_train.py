@@ -124,6 +124,14 @@ def test_from_and_to(recipes, capsys):
     assert "comes before --from" in capsys.readouterr().err
 
 
+def test_a_stage_that_cannot_be_run_is_refused_before_the_first_has_run_unless_it_is_left_out(recipes, capsys):
+    assert train(recipes, "s3:train.context_parallel=2") == 2
+    said = capsys.readouterr().err
+    assert "s3.yaml: train.context_parallel = 2" in said and calls(recipes) == ""
+    assert train(recipes, "s3:train.context_parallel=2", "--to", "s2") == 0
+    assert calls(recipes) == "s1 s2"
+
+
 def test_old_checkpoints_go_when_a_stage_is_trained_anew(recipes):
     assert train(recipes, "--to", "s1") == 0
     (recipes.parent / "run/s1/checkpoint-900").mkdir()
