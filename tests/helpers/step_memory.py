@@ -40,9 +40,10 @@ class Size:
     side: int | None
 
 
+DEEP_EXAMPLE = Size("nemotron_h", 64, 3, 192, 6, 2, 60, 320)
 SIZES = {
     "small hybrid, four pictures": Size("nemotron_h", 128, 6, 64, 2, 4, 200, 128),
-    "deep encoder, one large picture each": Size("nemotron_h", 64, 3, 192, 6, 2, 60, 320),
+    "deep encoder, one large picture each": DEEP_EXAMPLE,
     "wide llama, long text": Size("llama", 192, 4, 64, 2, 2, 900, 96),
 }
 

@@ -1,0 +1,52 @@
+"""What ZeRO holds, against sums made by hand; the batch that is planned for."""
+
+import json
+
+import pytest
+
+from training.plan.batch import planned_batch
+from training.plan.meta_step import StepMemory
+from training.plan.states import Weights, gpu_memory
+from training.recipe.loading import load_recipe
+
+N = 1_000_000_000  # parameters, all bf16 and all trained with AdamW
+WEIGHTS = Weights(held=2 * N, trained=2 * N, numbers=N, moments=8 * N, total=N, largest=N / 10, dequantized=0, ema=0)
+STEP = StepMemory(0, 0, 0, 4e9, 5e9, 6e9, 7e9)
+BUCKETS = 2 * 2 * 200_000_000  # of training/zero/zero1.json and zero2.json
+
+
+def test_sums_by_hand():
+    recipe = load_recipe(None, [])
+    one = {zero: gpu_memory(WEIGHTS, STEP, recipe, zero, 8, True, True)
+           for zero in ("none", "zero1", "zero2", "zero3", "zero3_offload")}  # fmt: skip
+    # fp32 weights, gradients, two moments; bf16 copies of autocast and DDP's buckets
+    assert one["none"].total == 16 * N + 2 * N + 4 * N + STEP.peak
+    assert one["zero1"].total == 2 * N + 2 * N + 12 * N / 8 + BUCKETS + STEP.peak
+    assert one["zero2"].total == 2 * N + 2 * N / 8 + 12 * N / 8 + BUCKETS + STEP.peak
+    assert one["zero3"].weights + one["zero3"].gradients + one["zero3"].optimizer == 16 * N / 8
+    assert one["zero3_offload"].host == 16 * N / 8 and one["zero3_offload"].weights == 0
+    assert one["zero3"].buffers > one["zero2"].buffers  # whole weights are gathered
+    # a single pass: gradients come while activations go, so both are never there in full
+    single = gpu_memory(WEIGHTS, STEP, recipe, "zero1", 8, True, False)
+    assert single.total == 2 * N + 12 * N / 8 + BUCKETS + STEP.peak_with_gradients
+
+
+def test_a_deepspeed_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 10_000_000}}))
+    recipe = load_recipe(None, [])
+    mine = gpu_memory(WEIGHTS, STEP, recipe, str(path), 8, True, True)
+    shipped = gpu_memory(WEIGHTS, STEP, recipe, "zero3", 8, True, True)
+    assert mine.total < shipped.total
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_pictures_fill_their_share_of_the_batch(share):
+    from tests.helpers.step_memory import DEEP_EXAMPLE, tiny_model
+
+    model, _ = tiny_model(DEEP_EXAMPLE)
+    recipe = load_recipe(None, ["packing=true", "max_length=2048", "per_device_batch_size=2"])
+    batch = planned_batch(recipe, model.config, share)
+    assert (batch.rows, batch.length, batch.packed) == (2, 2048, True)
+    assert batch.image_tokens == pytest.approx(share * batch.tokens, rel=0.05)
+    assert batch.patches == 4 * batch.image_tokens == sum(h * w for h, w in batch.grids)
