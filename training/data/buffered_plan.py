@@ -15,8 +15,10 @@ from training.data.feed import Feed, Ticket
 from training.data.packing import Item, PackingStatistics, pack
 from training.data.plan import Rows, wrong_state
 from training.data.sources import DataError
+from vlm.errors import SampleError
 from vlm.prompt_sizes import PromptSize
 
+MOST_BAD = 100_000  # in a row; fewer is what data.bad_share_limit is for
 Measure = Callable[[Iterable[Ticket]], Iterator[tuple[Ticket, PromptSize | None]]]  # None: a bad sample
 
 
@@ -122,12 +124,17 @@ class BufferedPlan:
 
     def _read(self, count: int) -> None:
         """`count` good tickets more wait."""
+        bad = 0
         while count > 0:
             ticket, size = next(self._sized)
             self._next = ticket.number + 1
             if size is not None:
                 self._waiting.append(Held(ticket, Item(ticket.number, size.tokens, size.media_tokens)))
-                count -= 1
+                count, bad = count - 1, -1
+            bad += 1
+            if bad > MOST_BAD:
+                message = f"no sample of the training set can be used: {bad} in a row are bad"
+                raise SampleError(message, reason="no_samples")
 
     def _round(self) -> None:
         """Lays out what waits; reads on where that is too little for a row."""

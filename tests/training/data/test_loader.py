@@ -20,6 +20,7 @@ from training.data.mixture import Mixture
 from training.data.plan import GroupedPlan
 from training.data.resharding import reshard
 from training.data.sources import DataError
+from vlm.errors import SampleError
 
 N, LENGTH, BUFFER = 40, 160, 12
 
@@ -163,6 +164,15 @@ def test_bad_samples_are_left_out_counted_and_written_down(tmp_path, kind, worke
     assert names == {f"s{i}" for i in range(30)} - {"s4", "s7", "s9"}
     report = source.dataset.report()
     assert report["num_bad"] == 3 and report["reasons"]["too_long"] == report["reasons"]["truncated_image"] == 1
+
+
+def test_a_set_without_a_good_sample_ends_with_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.buffered_plan.MOST_BAD", 20)
+    folder = write_records(tmp_path / "d", ["nonsense"] * 5)
+    data = TrainingDataset(Mixture([folder]), tiny_processor(), LENGTH, 1.0)
+    plan = BufferedPlan(MapFeed(data.order), Measurer(data), PackedRows(LENGTH, BUFFER))
+    with pytest.raises(SampleError, match="no sample of the training set can be used: 21 in a row"):
+        next(iter(BatchLoader(plan, BatchWork(data, packed=True))))
 
 
 def test_a_position_of_other_data_is_refused(folder, tmp_path):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers.tiny_processor import tiny_processor
 from training.data.collation import GroupedBatchSampler
 from training.data.dataset import TrainingDataset
+from training.data.feed import Ticket
 from training.data.loader import BatchLoader, BatchWork
 from training.data.plan import GroupedPlan
 from training.data.sample import Sample
@@ -61,6 +61,18 @@ def test_the_loader_hands_the_epoch_on():
     found = [batch["video_num_tokens"].tolist() for _, batch in zip(range(2), loader)]
     whole = [[int(data.get(i, epoch)["video_num_tokens"]) for i in range(1, 4)] for epoch in range(2)]
     assert found == whole and found[0] != found[1]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("rates", [None, (0.2, 0.9)])
+def test_a_ticket_is_measured_as_it_will_be_drawn(cache, rates):
+    data = dataset(cache=cache, rates=rates)
+    for epoch in range(3):
+        for index in range(len(data)):
+            ticket = Ticket(10 * epoch + index, epoch, index)
+            size, encoded = data.measure(ticket), data.take(ticket)
+            assert size.tokens == len(encoded["input_ids"]) and encoded["sample_id"] == f"s{index}"
+            assert size.media_tokens == int((encoded["mm_token_type_ids"] == 2).sum())
 
 
 def test_impossible_rates_are_refused():
