@@ -218,7 +218,7 @@ def test_the_loggers_of_the_caller_are_left_alone(tmp_path, monkeypatch):
     loggers = [logging.getLogger(name) for name in ("vlm.experts", "transformers", "httpx")]
     for logger in loggers:
         monkeypatch.setattr(logger, "level", logging.DEBUG)
-    main(["--model", str(tmp_path / "none"), "--tasks", "synthetic_documents"])
+    main(["--model", str(tmp_path / "none"), "--tasks", "synthetic_documents", "--data-root", str(tmp_path)])
     assert [logger.level for logger in loggers] == [logging.DEBUG] * 3
 
 
