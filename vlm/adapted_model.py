@@ -213,8 +213,10 @@ class AdapterMixin:
             known = {key: value for key, value in (hub | given).items() if key in HUB_OPTIONS}
             return source, {"peft_model_id": str(adapter)} | known
         if source is not None and kwargs.get("config") is None and is_adapter(source, **hub):
+            base = read_base(source, **hub)
             kwargs.pop("revision", None)  # the adapter's, not the base's
-            return read_base(source, **hub).name, {"peft_model_id": str(source)} | hub
+            kwargs |= {"revision": base.revision} if base.revision else {}
+            return base.name, {"peft_model_id": str(source)} | hub
         return source, None
 
     def load_adapter(self, peft_model_id: str, *args, is_trainable: bool = False, **kwargs):

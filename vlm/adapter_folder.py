@@ -89,8 +89,10 @@ def check_base(adapter: str, wanted: AdapterBase, name: str, **hub) -> None:
     found = weight_fingerprint(name, **hub)
     if found is not None and found != wanted.fingerprint:
         raise RadioVLMError(
-            f"the adapter {adapter} was trained on other weights than those of {name}: its base was {wanted.name} with "
-            f"fingerprint {wanted.fingerprint[:12]}, this one has {found[:12]}; give it the model it was trained on"
+            f"the adapter {adapter} was trained on other weights than those of {name}: its base was {wanted.name}"
+            + (f" at revision {wanted.revision}" if wanted.revision else "")
+            + f" with fingerprint {wanted.fingerprint[:12]}, this one has {found[:12]}; give it the model it was "
+            "trained on"
         )
 
 

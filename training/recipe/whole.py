@@ -19,7 +19,8 @@ class Recipe:
     """One training stage."""
 
     model: str = ""
-    """Folder or hub id of the model to start from (an earlier stage's output_dir, or one made by `radio-vlm new`)."""
+    """Folder or hub id of the model to start from (an earlier stage's output_dir, or one made by `radio-vlm new`).
+    An adapter folder: that adapter trains on, or with adapter.rank 0 is merged first."""
     output_dir: str = ""
     """Folder for the result; it becomes a loadable model folder."""
     seed: int = 0
