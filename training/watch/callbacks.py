@@ -36,7 +36,7 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
     callbacks += [
         Clock(clock, recipe.train.max_seconds),
         EncoderFeatures(model, output, trainer.args.device),
-        Figures(clock, trainer.source_losses.read, lambda: group_rates(trainer.optimizer)),
+        Figures(clock, trainer.source_losses.read, lambda: group_rates(trainer.optimizer), trainer.loader.report),
         Progress(clock, title, recipe.train.max_seconds),
         *reporting,
     ]

@@ -20,12 +20,14 @@ class Figures(TrainerCallback):
     Args:
         source_losses: () -> {source: mean loss of a labelled token since the last call}, called by all ranks.
         rates: () -> {name of an optimizer group: its learning rate}.
+        packing: () -> the loader's report; of packed rows it says how full this process's were.
     """
 
     def __init__(
-        self, throughput: Throughput, source_losses: Callable[[], dict[str, float]], rates: Callable[[], dict]
-    ):
-        self.throughput, self.source_losses, self.rates = throughput, source_losses, rates
+        self, throughput: Throughput, source_losses: Callable[[], dict[str, float]], rates: Callable[[], dict],
+        packing: Callable[[], dict] = dict,
+    ):  # fmt: skip
+        self.throughput, self.source_losses, self.rates, self.packing = throughput, source_losses, rates, packing
         self.used: dict[str, float] = {}
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -36,6 +38,8 @@ class Figures(TrainerCallback):
             return
         figures = self.throughput.interval()
         more = {name: figures[name] for name in (*SPEED, *DEVICE) if name in figures}
+        if packed := self.packing().get("packing"):
+            more["packing_fill"] = packed["fill"]
         more |= {f"source_loss/{name}": round(loss, 6) for name, loss in sorted(self.source_losses().items())}
         more |= {f"lr/{name}": rate for name, rate in self.used.items()}
         logs.update(more)

@@ -73,7 +73,9 @@ def progress_line(logs: dict) -> str:
         parts[0] += f" ({', '.join(f'{name} {loss:.2f}' for name, loss in shown)}{more})"
     if "tokens_per_second" in logs:
         parts.append(f"{logs['tokens_per_second']:,.0f} tok/s")
-    if "real_token_share" in logs:
+    if "packing_fill" in logs:
+        parts.append(f"{logs['packing_fill']:.1%} full")
+    elif "real_token_share" in logs:
         parts.append(f"{logs['real_token_share']:.0%} real")
     if "mfu" in logs:
         parts.append(f"MFU {logs['mfu']:.1%}")

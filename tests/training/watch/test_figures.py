@@ -64,14 +64,15 @@ def test_without_a_known_peak_there_is_no_utilisation():
 
 def test_logs_and_history_hold_the_same_figures_and_the_rates_of_the_step():
     optimizer = SimpleNamespace(param_groups=[{"name": "vision/matrix", "lr": 0.5}, {"name": "text/other", "lr": 0.25}])
-    figures = Figures(throughput(), lambda: {"pages": 1.25}, lambda: group_rates(optimizer))
+    packing = {"packing": {"fill": 0.97}}
+    figures = Figures(throughput(), lambda: {"pages": 1.25}, lambda: group_rates(optimizer), lambda: packing)
     state = SimpleNamespace(log_history=[{"loss": 1.0, "step": 3}])
     figures.on_pre_optimizer_step(None, state, None)
     optimizer.param_groups[0]["lr"] = 0.4  # the schedule goes on before the log
     logs = {"loss": 1.0}
     figures.on_log(None, state, None, logs=logs)
     assert logs["source_loss/pages"] == 1.25 and logs["lr/vision/matrix"] == 0.5 and logs["lr/text/other"] == 0.25
-    assert {"tokens_per_second", "memory_gb", "real_token_share"} <= set(logs)
+    assert {"tokens_per_second", "memory_gb", "real_token_share"} <= set(logs) and logs["packing_fill"] == 0.97
     assert state.log_history[-1] == {**logs, "step": 3}
     summary = {"train_loss": 1.0}
     figures.on_log(None, state, None, logs=summary)
@@ -88,6 +89,7 @@ def test_the_line():
     line = progress_line(LOGS)
     assert line == "loss 1.234 (b 2.00, a 0.50), 12,346 tok/s, 97% real, MFU 41.2%, 61.2 GB"
     assert progress_line({"loss": 1.0}) == "loss 1.000"
+    assert progress_line({"loss": 1.0, "real_token_share": 1.0, "packing_fill": 0.974}) == "loss 1.000, 97.4% full"
     assert (clock(65), clock(3661)) == ("1:05", "1:01:01")
 
 
