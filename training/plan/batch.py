@@ -1,6 +1,6 @@
 """The batch a stage is planned for: rows, tokens, and the pictures among them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.recipe import Recipe
 
@@ -28,6 +28,17 @@ class PlannedBatch:
     def tokens(self) -> int:
         """Positions of all rows."""
         return self.rows * self.length
+
+    def cut(self, length: int, rows: int | None = None) -> "PlannedBatch":
+        """The same kind of batch with shorter or fewer rows, pictures in proportion."""
+        rows = self.rows if rows is None else rows
+        share = rows * length / self.tokens
+        count = int(len(self.grids) * share)
+        share = count / max(len(self.grids), 1)
+        return replace(
+            self, rows=rows, length=length, grids=self.grids[:count], patches=int(self.patches * share),
+            image_tokens=int(self.image_tokens * share),
+        )  # fmt: skip
 
 
 def planned_batch(recipe: Recipe, config, image_share: float) -> PlannedBatch:

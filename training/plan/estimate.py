@@ -5,7 +5,7 @@ Memory is that of one step of the real model run on the meta device (`training.p
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -23,6 +23,7 @@ from training.trainable import make_trainable
 
 GIB = 2**30
 CONTEXT = 1.5 * GIB  # CUDA context, cuBLAS and NCCL buffers: an allowance, not measured
+_LARGEST = 288  # GiB of the largest GPU there is
 FRAGMENTS = 0.05  # of everything: what the caching allocator cannot reuse; an allowance, not measured
 
 
@@ -120,10 +121,9 @@ def plan_stage(
     found.groups = _describe(groups)
     found.parameters = count_parameters(model)
     found.batch = batch = batch or planned_batch(recipe, model.config, machines.image_share)
-    _add_time(found, model, batch, machines)
-    if recipe.train.context_parallel > 1:
-        found.refused = _why_refused(recipe)
-    if found.refused:
+    _add_time(found, model, batch, machines, recipe.train.global_batch_size)
+    spread = recipe.train.context_parallel > 1
+    if found.refused and not spread:
         return found
     weights = weights_of(model, groups, recipe)
     for checkpointing in (False, True):
@@ -134,7 +134,9 @@ def plan_stage(
         for checkpointing, step in found.step.items():
             memory = gpu_memory(weights, step, recipe, zero, machines.gpus, machines.bf16, accumulates)
             found.memory[zero, checkpointing] = memory
-    if not found.fits:
+    if spread:
+        found.refused = _why_refused(recipe, found)
+    elif not found.fits:
         found.advice = _advise(found, recipe, model, weights)
     return found
 
@@ -177,11 +179,16 @@ def _describe(groups: list[dict]) -> list[dict]:
     ]  # fmt: skip
 
 
-def _add_time(found: StagePlan, model: nn.Module, batch: PlannedBatch, machines: Machines) -> None:
+def _add_time(
+    found: StagePlan, model: nn.Module, batch: PlannedBatch, machines: Machines, total: int | None
+) -> None:
+    """Tokens, operations and seconds. total: rows of an optimizer step, where the recipe says so."""
     from vlm.geometry import views_of
 
     fill = GOOD_FILL if batch.packed else 1.0
     passes = machines.gpus * found.accumulation
+    if found.refused:  # the batch of the recipe, which so many GPUs cannot share
+        passes = total / batch.rows
     found.tokens_per_step = batch.tokens * fill * passes
     sample = min(machines.sample_tokens, batch.length) if batch.packed else batch.length
     lengths = [sample] * (batch.tokens // sample)
@@ -191,11 +198,19 @@ def _add_time(found: StagePlan, model: nn.Module, batch: PlannedBatch, machines:
     found.seconds = found.steps * found.flops / (machines.gpus * peak * machines.mfu)
 
 
-def _why_refused(recipe: Recipe) -> str:
+def _why_refused(recipe: Recipe, found: StagePlan) -> str:
+    """The reason against a stage with context parallelism, with what a row needs in one piece."""
+    needs = found.needs(checkpointing=True)
+    one = f"In one piece a row needs {needs:,.0f} GiB of a GPU (train.zero={found.zero}, with checkpointing)"
+    if needs > _LARGEST:
+        rest = f"{one}, and no GPU has that: lower data.max_length, or train this stage elsewhere"
+    elif needs > found.machines.memory:
+        rest = f"{one}, more than {found.machines.memory:g}: lower data.max_length, or take larger GPUs"
+    else:
+        rest = f"{one}, which fits here: set train.context_parallel=1"
     return (
-        f"train.context_parallel = {recipe.train.context_parallel}: rows of {recipe.data.max_length:,} tokens are "
-        "meant to be spread over several GPUs, which is not implemented here, and one GPU cannot hold them. Lower "
-        "data.max_length and set train.context_parallel=1, or train this stage elsewhere"
+        f"train.context_parallel = {recipe.train.context_parallel}: rows of {found.batch.length:,} tokens are meant to "
+        f"be spread over several GPUs, which is not implemented. {rest}"
     )
 
 
@@ -219,16 +234,11 @@ def _advise(found: StagePlan, recipe: Recipe, model: nn.Module, weights: Weights
             break
     smaller = []
     if recipe.train.per_device_batch_size > 1:
-        smaller.append(("train.per_device_batch_size=1", replace(found.batch, rows=1)))
+        smaller.append(("train.per_device_batch_size=1", found.batch.cut(found.batch.length, rows=1)))
     length = found.batch.length // 2
     key = "data.pack_length" if recipe.data.pack_length else "data.max_length"
-    smaller.append((f"{key}={length} train.per_device_batch_size=1", replace(found.batch, rows=1, length=length)))
+    smaller.append((f"{key}={length} train.per_device_batch_size=1", found.batch.cut(length, rows=1)))
     for switch, batch in smaller if not words else ():
-        share = batch.tokens / found.batch.tokens
-        grids = found.batch.grids[: int(len(found.batch.grids) * share)]
-        share = len(grids) / max(len(found.batch.grids), 1)
-        patches, tokens = int(found.batch.patches * share), int(found.batch.image_tokens * share)
-        batch = replace(batch, grids=grids, patches=patches, image_tokens=tokens)
         switch_checkpointing(model, True)
         step = step_memory(model, batch)
         memory = gpu_memory(weights, step, recipe, found.zero, found.machines.gpus, found.machines.bf16, True)

@@ -107,8 +107,9 @@ def _batch(plan) -> str:
 
 def _step(plan) -> str:
     most = "" if plan.batch.packed else "at most "
+    passes = "" if plan.refused else f" × {plan.accumulation} passes"
     return (
-        f"{_gpus(plan)} × {plan.accumulation} passes: {most}{count(round(plan.tokens_per_step))} tokens, "
+        f"{_gpus(plan)}{passes}: {most}{count(round(plan.tokens_per_step))} tokens, "
         f"{plan.flops / 1e15:,.1f} PFLOP"
     )
 

@@ -57,3 +57,15 @@ def test_live_bytes_counts_storages_once_and_frees_them():
         memory.park(1000)
         del second
         assert memory.now == 0 and memory.peak_parked == 1400
+
+
+def test_very_long_rows_follow_from_shorter_ones(model, monkeypatch):
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    switch_checkpointing(model, True)
+    batch = PlannedBatch(1, 4096, ((16, 16),) * 16, 4096, 1024, packed=True)
+    whole = meta_step(model, batch)
+    monkeypatch.setattr("training.plan.deep_step._LONG", 1024)
+    long = step_memory(model, batch)
+    assert long.peak == pytest.approx(whole.peak, rel=0.02)
+    assert long.forward == pytest.approx(whole.forward, rel=0.02)

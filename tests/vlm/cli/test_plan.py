@@ -113,6 +113,9 @@ def test_context_parallel_and_batches_that_do_not_divide_are_refused(folder, cap
     assert main(["plan", two, "--gpus", "4", "context_parallel=8"]) == 1
     text = capsys.readouterr().out
     assert "REFUSED" in text and "train.context_parallel = 8" in text and "1,024 tokens" in text
+    assert "which fits here: set train.context_parallel=1" in " ".join(text.split())
+    assert main(["plan", two, "--gpus", "4", "context_parallel=8", "--memory", "1.4"]) == 1
+    assert "more than 1.4" in " ".join(capsys.readouterr().out.split())
     assert main(["plan", two, "--gpus", "3"]) == 1
     assert "global_batch_size = 8 is not a multiple" in " ".join(capsys.readouterr().out.split())
 
