@@ -12,18 +12,21 @@ class Watch:
     """Logs, sample predictions and the guard against bad losses."""
 
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where figures go besides trainer_state.json: tensorboard (output_dir/tensorboard), wandb, trackio; [] is none."""
+    """Where figures go besides trainer_state.json: tensorboard (output_dir/tensorboard), wandb (offline without an API
+    key), trackio (a local database); [] is none."""
     predictions_every: int = 0
-    """Write answers of the model to held-out samples, with their pictures, every N steps; 0 writes none."""
+    """Write answers of the model to held-out samples (without any: the first training samples), with their pictures,
+    before the first step, every N steps and at the end, to output_dir/predictions and predictions.html; 0: none."""
     predictions: int = 4
     """How many samples are answered."""
     bad_loss: str = "stop"
     """What to do when the loss or the gradient is not finite, or a spike: `stop`, `skip` (the step changes nothing) or
-    `warn`. The samples of the batch are named in each case."""
+    `warn`. The samples of the step are named in each case, and written to output_dir/bad_losses.jsonl."""
     spike_factor: float = 0.0
     """A loss above this many times the median of the last 50 steps is a spike; 0: none is."""
     peak_tflops: float | None = None
-    """Dense bf16 peak of a device, for the model-flops utilisation; default: known for common GPUs, else not shown."""
+    """Dense bf16 peak of a device in TFLOP/s, for the model-flops utilisation; default: known for common GPUs, else it
+    is not shown."""
 
     def __post_init__(self) -> None:
         for name in self.report_to:

@@ -82,6 +82,19 @@ def test_its_memory_comes_back_with_a_checkpoint(tmp_path):
     assert check(fresh, 3.0) == check(guard, 3.0) == "skip"
 
 
+def test_a_resumed_stage_remembers_the_losses_before(tmp_path):
+    prepare(tmp_path)
+    whole = run(tmp_path, "whole", "save_steps=2", "watch.report_to=[]")
+    resumed = run(tmp_path, "resumed", "save_steps=2", "watch.report_to=[]", f"resume={whole / 'checkpoint-2'}")
+
+    def remembered(folder) -> list[float]:
+        state = json.loads((folder / "checkpoint-4/trainer_state.json").read_text())
+        return state["stateful_callbacks"]["BadLossMemory"]["attributes"]["recent"]
+
+    assert len(remembered(whole)) == 4
+    assert remembered(resumed) == pytest.approx(remembered(whole), rel=1e-6)
+
+
 def test_a_stage_that_explodes_stops_before_its_weights_are_lost(tmp_path):
     prepare(tmp_path)
     with pytest.raises(BadLoss, match=r"step \d.*samples: data: s\d+"):
