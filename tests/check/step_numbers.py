@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.check.recipe_step import recipe_step_numbers  # noqa: E402
 from tests.check.targets import Number, table  # noqa: E402
 
 TOKENS, SAMPLE = 8192, 512
@@ -65,7 +66,7 @@ def step_numbers(out: Path) -> list[Number]:
     if peak is not None:
         mfu = 6 * parameters * TOKENS / seconds / peak
         rows.append(Number("training step of a 4.5B hybrid: MFU", "", mfu, command))
-    return rows
+    return rows + recipe_step_numbers(out)
 
 
 if __name__ == "__main__":

@@ -28,18 +28,14 @@ def planned_model(recipe: Recipe, build: dict | None, bf16: bool) -> tuple[nn.Mo
     if folder and (Path(folder) / "config.json").is_file():
         model, processor = _of_folder(folder)
     elif build:
-        model, processor = _of_parts(build)
+        model, processor = of_parts(build)
     else:
         raise RecipeError(
             f"model = {recipe.model or '(empty)'} is no folder here, so its sizes are not known: put `build: {{vision: "
             "..., llm: ...}` into a pipeline.yaml beside the recipe, or give model=FOLDER"
         )
     if bf16:
-        kept = {name: p.dtype for name, p in model.named_parameters() if _stays_fp32(model, name)}
-        model.to(torch.bfloat16)
-        for name, parameter in model.named_parameters():
-            if name in kept:
-                parameter.data = parameter.data.float()
+        hold_in_bf16(model)
     model.language_model.config.use_cache = False
     prepare_language_model(model.language_model)
     return model.train(), processor
@@ -62,8 +58,11 @@ def attach_planned_adapters(model: nn.Module, recipe: Recipe) -> None:
     model.to("meta")
 
 
-def _stays_fp32(model: nn.Module, name: str) -> bool:
-    return any(word in name for word in model._keep_in_fp32_modules_strict or ())
+def hold_in_bf16(model: nn.Module) -> None:
+    """Weights in bf16 as `from_pretrained(dtype=bfloat16)` gives them: some stay fp32 in every checkpoint."""
+    kept = tuple(model._keep_in_fp32_modules_strict or ())
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if any(word in name for word in kept) else torch.bfloat16)
 
 
 def _of_folder(folder: str) -> tuple[nn.Module, object]:
@@ -78,7 +77,8 @@ def _of_folder(folder: str) -> tuple[nn.Module, object]:
     return model, AutoProcessor.from_pretrained(folder)
 
 
-def _of_parts(build: dict) -> tuple[nn.Module, object]:
+def of_parts(build: dict, device: str = "meta") -> tuple[nn.Module, object]:
+    """(model with random weights on `device`, processor with a stand-in for the tokenizer) of `build:` lines."""
     from encoders.presets import VISION_PRESETS
     from llm.presets import LLM_PRESETS
     from llm.tiny_tokenizer import build_byte_tokenizer
@@ -98,7 +98,7 @@ def _of_parts(build: dict) -> tuple[nn.Module, object]:
         geometry = dict(GEOMETRIES[geometry])
     options = {name: build.get(name) for name in ("projector", "video", "features")}
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return build_vlm(vision, text, build_byte_tokenizer(), geometry=geometry, **options)
     except (RadioVLMError, ValueError) as error:
         raise RecipeError(f"build: {error}") from error
