@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImage
 from transformers.models.bamba import modeling_bamba
 
 from llm import families, prepare_language_model
-from llm.lora import allow_out_proj, check_lora_gradients, lora_config, lora_pairs
+from llm.lora import allow_out_proj, check_lora_gradients, is_adapter_parameter, lora_config, lora_pairs
 from tests.helpers.model_inputs import batch, mixed_samples, tiny_model
 from tests.helpers.tiny_llm import VOCABULARY, difference, native_model, prepared_copy, random_ids, seq_idx_of
 
@@ -29,6 +29,13 @@ def adapted(name: str, seed: int = 0, **options):
     model = prepared_copy(native)
     torch.manual_seed(seed)
     return native, get_peft_model(model, lora_config(model, rank=4, alpha=8, **options))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_factors_are_known_by_their_names(name):
+    _, model = adapted(name)
+    trains = {parameter for parameter, tensor in model.named_parameters() if tensor.requires_grad}
+    assert trains == {parameter for parameter, _ in model.named_parameters() if is_adapter_parameter(parameter)}
 
 
 def nudge(model: nn.Module, seed: int = 0) -> nn.Module:
