@@ -77,6 +77,7 @@ class Runner:
         self.env = {**os.environ, **(env or {})}
         self.took: dict[str, float] = {}
         self.live = sys.stdout.isatty()
+        self.running: list[Child] = []
         log_dir.mkdir(parents=True, exist_ok=True)
 
     def run(self, more: list[Step] | None = None) -> None:
@@ -94,7 +95,7 @@ class Runner:
         coming = [other.seconds for other in self.steps[index:]]
         whole = None if None in coming else sum(coming)
         waiting = [(command, self._log_path(index, step, k)) for k, command in enumerate(step.commands)]
-        running: list[Child] = []
+        running = self.running = []
         shown = 0.0
         try:
             while waiting or running:

@@ -26,12 +26,9 @@ EPILOG = """examples:
 
 exit codes: 0 done, 1 a stage failed, 2 the recipe cannot be run, 3 the guard stopped, 75 stopped by a signal (run the
 same command again)"""
-FORGOTTEN = 3
+FORGOTTEN, STOPPED = 3, 75
+LAUNCH = "deepspeed.launcher.launch"  # the module that starts the processes of one machine
 NOTES = {"skip": "finished, is skipped", "resume": "begun, is taken up again", "train": "will be trained"}
-
-
-class Stopped(Exception):
-    """SIGTERM came: the running stage is told to save and leave."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +119,7 @@ class Job:
         self.guard = None if args.guard == "off" else pipeline.guard
         if self.guard is not None and args.guard:
             self.guard.action = args.guard
+        self.stopped = False
         self.evaluations: list = []
         self.history: dict[str, list] = {}
         parents = {stage.output.parent for stage in planned}
@@ -178,7 +176,7 @@ class Job:
         runner = Runner(listed, self.folder / "logs", Path.cwd(), threads)
         count = f"{len(self.planned)} stages, {self.processes} processes"
         print(f"{self.pipeline.folder}: {count}; logs in {runner.log_dir}")
-        before = signal.signal(signal.SIGTERM, _stop)
+        before = signal.signal(signal.SIGTERM, lambda number, frame: self.stop(runner))
         flagged: list[str] = []
         try:
             for index, (kind, name, _) in enumerate(steps):
@@ -197,18 +195,32 @@ class Job:
                         )
                         return FORGOTTEN
         except StepFailed as error:
+            if self.stopped or error.code == STOPPED:
+                print("\nradio-vlm train: stopped by a signal; run the same command again to go on", file=sys.stderr)
+                return STOPPED
             again = "it goes on from its last checkpoint when the same command (without --from) is run again"
             print(f"\nradio-vlm train: {listed[index].title} failed; {again}.\n{error}", file=sys.stderr)
-            return 75 if error.code == 75 else 1
-        except Stopped:
-            print("\nradio-vlm train: stopped by a signal; run the same command again to go on", file=sys.stderr)
-            return 75
+            return 1
+        except KeyboardInterrupt:
+            self.stop(runner)
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
         print(f"model  {self.planned[-1].output}")
         if flagged:
             print(f"guard  flagged after {', '.join(flagged)}: see {self.folder / 'guard/guard.md'}")
         return 0
+
+    def stop(self, runner) -> None:
+        """SIGTERM came: the processes that train are told, which save and leave.
+
+        Not the launcher: on one machine it would leave alone and they would go on, and where it passes the signal on it
+        waits half a minute only.
+        """
+        self.stopped = True
+        for child in runner.running:
+            for process in training_processes(child.process.pid):
+                process.terminate()
 
     def run_stage(self, runner, index: int, name: str) -> None:
         """Trains a stage unless it is finished, with marks before and after."""
@@ -254,5 +266,16 @@ class Job:
         return f"{forgetting.settings_hash(self.guard, self.data_root)} {made}"
 
 
-def _stop(number, frame):
-    raise Stopped
+def training_processes(pid: int) -> list:
+    """The processes below a launcher that were started to train, or the process itself where there is no launcher.
+
+    Their own children (data workers) are left to them.
+    """
+    import psutil
+
+    try:
+        top = psutil.Process(pid)
+        spawners = [one for one in (top, *top.children(recursive=True)) if LAUNCH in one.cmdline()]
+        return [child for one in spawners for child in one.children()] or [top]
+    except psutil.NoSuchProcess:
+        return []
