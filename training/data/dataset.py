@@ -60,7 +60,7 @@ class TrainingDataset(Dataset):
         self.bad = BadSamples(None if samples is None else len(samples), bad_share_limit, report_path)
         self.cache = EncodedCache() if cache is True else (None if cache is False else cache)
         self._lengths: np.ndarray | None = None
-        self._ready: dict[int, dict[str, Any]] = {}  # by number of the ticket
+        self._ready: dict[tuple, dict[str, Any]] = {}  # measured and therefore encoded already, by ticket
 
     def __len__(self) -> int:
         if self.samples is None:
@@ -82,7 +82,7 @@ class TrainingDataset(Dataset):
         """The encoded sample of a ticket; None, counted and written down, when it is bad."""
         if self.bad.knows(ticket.index):
             return None
-        if (ready := self._ready.pop(ticket.number, None)) is not None:
+        if (ready := self._ready.pop(_key(ticket), None)) is not None:
             self.bad.good(ticket.index)
             return ready
         try:
@@ -100,8 +100,9 @@ class TrainingDataset(Dataset):
         else:
             sample = self._sample(ticket)
             encoded = measure_sample(sample, self.processor, self.max_length, **self._whole_videos())
-            if not encoded.keys() & GRIDS and get_worker_info() is None:  # text alone: already what `take` will give
-                self._ready[ticket.number] = {**encoded, "sample_id": sample.id, "source": sample.source}
+            is_whole = not encoded.keys() & GRIDS  # text alone: already what `take` will give
+            if is_whole and ticket.number != UNPLANNED and get_worker_info() is None:
+                self._ready[_key(ticket)] = {**encoded, "sample_id": sample.id, "source": sample.source}
         return PromptSize.of(self._pruned(ticket, encoded))
 
     def counted(self, ticket: Ticket, error: SampleError | None) -> None:
@@ -184,6 +185,10 @@ class TrainingDataset(Dataset):
         if ticket.index is None:
             return ticket.sample.origin or ticket.sample.source
         return self.samples.where(ticket.index) if hasattr(self.samples, "where") else f"sample {ticket.index}"
+
+
+def _key(ticket: Ticket) -> tuple[int, int, int | None]:
+    return ticket.number, ticket.epoch, ticket.index
 
 
 def no_answer(sample: Sample) -> SampleError:
