@@ -3,14 +3,16 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.helpers.data_folders import record, write_records
-from tests.helpers.stage_runs import mixed_corpus, save_small_vlm
+from tests.helpers.stage_runs import ROOT, child_environment, mixed_corpus, save_small_vlm
 from vlm.cli.main import main
 
 # A stage that trains nothing: says how it was called, and does what the file `orders` of the test says of it.
@@ -286,3 +288,33 @@ def test_a_real_stage_that_destroys_the_text_ability_is_stopped_and_a_harmless_o
 def score(folder, name: str) -> float:
     results = json.loads((folder / f"run/guard/{name}.json").read_text())
     return results["tasks"]["text-likelihood"]["answer_probability"]
+
+
+@pytest.mark.slow
+def test_a_signal_saves_a_stage_of_two_processes_and_the_same_command_goes_on(tmp_path):
+    """The deepspeed launcher of one machine ends at SIGTERM and leaves its processes alone."""
+    save_small_vlm(tmp_path / "stage0")
+    mixed_corpus(tmp_path / "data", 12)
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/one.yaml").write_text(
+        f"data: {{sources: [{{path: {tmp_path / 'data'}}}]}}\nwatch: {{report_to: []}}\n"
+        "train: {max_steps: 1500, per_device_batch_size: 2, save_steps: 5000, log_steps: 1}\n"
+    )
+    command = [
+        sys.executable, "-m", "vlm", "train", str(tmp_path / "recipe"), "--out", str(tmp_path / "run"),
+        "--model", str(tmp_path / "stage0"), "--processes", "2",
+    ]  # fmt: skip
+    log = tmp_path / "run/logs/01-train-one.log"
+    seen = []
+    for line in ("one 1/1500", "resuming from"):
+        run = subprocess.Popen(command, cwd=ROOT, env=child_environment(), stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 90
+        while not (log.exists() and line in log.read_text() and "tok/s" in log.read_text()):
+            assert time.monotonic() < deadline and run.poll() is None, log.read_text()
+            time.sleep(0.1)
+        run.terminate()
+        assert "run the same command again" in run.communicate(timeout=60)[1] and run.returncode == 75
+        found = (tmp_path / "run/one").glob("checkpoint-*/complete")
+        seen.append(max(int(path.parent.name.rpartition("-")[2]) for path in found))
+        assert not any(str(tmp_path / "recipe") in " ".join(one.cmdline()) for one in psutil.process_iter())
+    assert 0 < seen[0] < seen[1] < 1500
