@@ -125,6 +125,8 @@ def resolve_folder(model_dir: str | Path) -> Path:
 def read_config(folder: Path) -> dict:
     """config.json of a RADIO-VLM checkpoint as a dict; `ExportError` for any other model."""
     path = folder / "config.json"
+    if (folder / "adapter_config.json").is_file() and not path.is_file():
+        raise ExportError(f"{folder} is an adapter: make a whole model with `radio-vlm merge {folder} OUT`, export that")
     if not path.is_file():
         raise ExportError(f"{folder} has no config.json")
     try:

@@ -141,3 +141,8 @@ def test_evaluation_opens_the_adapter_itself(folder):
 
     model, processor = load(str(folder / "adapter"), "cpu", "auto", trust_remote_code=False)
     assert any(True for _ in lora_pairs(model)) and processor.tokenizer is not None
+
+
+def test_export_says_to_merge_first(folder, tmp_path, capsys):
+    assert main(["export", str(folder / "adapter"), str(tmp_path / "out")]) == 2
+    assert f"radio-vlm merge {folder / 'adapter'} OUT" in capsys.readouterr().err
