@@ -1,7 +1,7 @@
 """What a GPU holds beside activations: weights, gradients, optimizer and buffers, by ZeRO stage.
 
 Sources: ZeRO (arXiv 1910.02054) and what DeepSpeed 0.19 allocates: bf16 weights and gradients, fp32 copies of what
-trains (also under fp32), two buckets, and under ZeRO-3 gathered weights up to `stage3_max_live_parameters`.
+trains (also under fp32), a bucket for gradients, and under ZeRO-3 gathered weights up to `stage3_max_live_parameters`.
 """
 
 import json
@@ -16,7 +16,6 @@ from training.recipe import Recipe
 ZEROS = ("none", "zero1", "zero2", "zero3", "zero3_offload")
 _QUANTIZED = {"nf4": 0.516, "int8": 1.002}  # bytes a weight, scales included (nf4: blocks of 64, scales quantized too)
 _LIVE = 10**9  # DeepSpeed's default of stage3_max_live_parameters
-_BUCKET = 5 * 10**8  # and of reduce_bucket_size
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,10 @@ class Weights:
     """Bytes and counts of a model's weights.
 
     Attributes:
-        held: bytes of all weights as the model holds them. trained: of those that train. frozen_fp32: bytes more
-            where fp32 weights run under autocast. numbers: how many train. moments: bytes of optimizer moments.
+        held: bytes of all weights as the model holds them. trained: of those that train. numbers: how many train.
+        moments: bytes of optimizer moments. total: how many weights there are.
         largest: bytes of the largest tensor that one operation reads; dequantized: bytes of the largest quantized one.
-        ema: bytes of the moving average.
+        ema: bytes of the moving average. hidden: width of the language model, from which `auto` buckets follow.
     """
 
     held: float
@@ -38,6 +37,7 @@ class Weights:
     largest: float
     dequantized: float
     ema: float
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def weights_of(model: nn.Module, groups: list[dict], recipe: Recipe) -> Weights:
     )
     dequantized = max(quantized.values(), default=0)
     ema = 4 * numbers if recipe.train.ema_decay else 0
-    return Weights(held, trained, numbers, moments, total, largest, dequantized, ema)
+    hidden = model.config.get_text_config().hidden_size
+    return Weights(held, trained, numbers, moments, total, largest, dequantized, ema, hidden)
 
 
 def _quantized(model: nn.Module) -> dict[str, int]:
@@ -116,15 +117,14 @@ def gpu_memory(
             scale=2 if bf16 else 1, passing=passing,
         )  # fmt: skip
     optimizer = (weights.moments + 4 * size + weights.ema) / gpus
-    bucket = min(config.get("reduce_bucket_size", _BUCKET), size) * width if gpus > 1 else 0
-    gather = min(config.get("allgather_bucket_size", _BUCKET), size) * width if gpus > 1 else 0
+    bucket = config.get("reduce_bucket_size", weights.hidden**2) * width  # allocated in full, however little trains
     cast = 4.0 * size / gpus  # the gradient in fp32, when activations are gone
     if kind == "zero1":
-        memory = GpuMemory(weights.held, weights.trained, optimizer, bucket + gather, 0)
+        memory = GpuMemory(weights.held, weights.trained, optimizer, bucket, 0)
         return _worst(memory, step, accumulates, passing=passing, at_update=cast)
     shard = weights.trained / gpus
     if kind == "zero2":
-        memory = GpuMemory(weights.held, shard, optimizer, bucket + gather, 0)
+        memory = GpuMemory(weights.held, shard, optimizer, bucket, 0)
         return replace(memory, activations=max(passing, cast))
     live = min(config.get("stage3_max_live_parameters", _LIVE) * width + weights.largest, weights.held)
     gathered = live if gpus > 1 else 0

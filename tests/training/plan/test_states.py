@@ -10,9 +10,10 @@ from training.plan.states import Weights, gpu_memory
 from training.recipe.loading import load_recipe
 
 N = 1_000_000_000  # parameters, all bf16 and all trained with AdamW
-WEIGHTS = Weights(held=2 * N, trained=2 * N, numbers=N, moments=8 * N, total=N, largest=N / 10, dequantized=0, ema=0)
+WEIGHTS = Weights(held=2 * N, trained=2 * N, numbers=N, moments=8 * N, total=N, largest=N / 10, dequantized=0, ema=0,
+                  hidden=1000)  # fmt: skip
 STEP = StepMemory(0, 0, 0, 4e9, 5e9, 6e9, 7e9)
-BUCKETS = 2 * 2 * 200_000_000  # of training/zero/zero1.json and zero2.json
+BUCKETS = 2 * 200_000_000  # of training/zero/zero1.json and zero2.json
 
 
 def test_sums_by_hand():
