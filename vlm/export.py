@@ -126,7 +126,7 @@ def read_config(folder: Path) -> dict:
     """config.json of a RADIO-VLM checkpoint as a dict; `ExportError` for any other model."""
     path = folder / "config.json"
     if (folder / "adapter_config.json").is_file() and not path.is_file():
-        raise ExportError(f"{folder} is an adapter: make a whole model with `radio-vlm merge {folder} OUT`, export that")
+        raise ExportError(f"{folder} is an adapter: export what `radio-vlm merge {folder} OUT` makes of it")
     if not path.is_file():
         raise ExportError(f"{folder} has no config.json")
     try:
