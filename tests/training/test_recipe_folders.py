@@ -38,15 +38,21 @@ SMALL_GEOMETRY = {
 }
 
 
+def parts_of(folder: Path) -> dict:
+    """What its model is made of, whether the recipe builds it or starts from a trained one."""
+    pipeline = read_folder(folder)
+    return pipeline.build or pipeline.sizes
+
+
 @cache
 def real_model(folder: Path):
-    """(model on the meta device, processor) of a recipe folder's `build:`."""
-    return planned_model(Recipe(), read_folder(folder).build, bf16=True)
+    """(model on the meta device, processor) of a recipe folder."""
+    return planned_model(Recipe(), parts_of(folder), bf16=True)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_the_model_has_its_published_size(folder):
-    build = read_folder(folder).build
+    build = parts_of(folder)
     model, _ = real_model(folder)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert counts["vision_model"] == VISION[build["vision"]]
@@ -67,8 +73,10 @@ def test_stages_follow_one_another_and_new_takes_the_build_lines(folder):
     recipes = [load_recipe(stage.path) for stage in pipeline.stages]
     for before, after in zip(recipes, recipes[1:]):
         assert after.model == before.output_dir
-    args = build_parser().parse_args(["new", *build_flags(pipeline.build, "out")])
-    assert args.vision == pipeline.build["vision"] and args.llm == pipeline.build["llm"]
+    args = build_parser().parse_args(["new", *build_flags(parts_of(folder), "out")])
+    assert args.vision == parts_of(folder)["vision"] and args.llm == parts_of(folder)["llm"]
+    assert not (pipeline.build and pipeline.sizes)
+    assert bool(pipeline.build) == recipes[0].model.endswith("stage0"), "an untrained model is a stage0"
     assert (folder / "README.md").is_file()
 
 
@@ -84,7 +92,7 @@ def tiny_model(folder: Path, out: Path) -> Path:
         text = LlamaConfig(vocab_size=384, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                            num_attention_heads=2, num_key_value_heads=1, pad_token_id=0, bos_token_id=1,
                            eos_token_id=4)  # fmt: skip
-    projector = {**(read_folder(folder).build.get("projector") or {})}
+    projector = {**(parts_of(folder).get("projector") or {})}
     projector.pop("hidden_size", None)
     torch.manual_seed(0)
     geometry = SMALL_GEOMETRY[real.config.geometry["mode"]]

@@ -1,6 +1,7 @@
 """A recipe folder: its stage files in order, and what `pipeline.yaml` says of them as a whole.
 
     build: {vision: C-RADIOv4-H, llm: Nemotron-Nano-9B-v2}     # makes the first stage's model, as `radio-vlm new` does
+    sizes: {vision: C-RADIOv4-H, llm: ...}                     # instead: what `plan` takes a model to be; never built
     stages: [alignment.yaml, tuning.yaml]                      # default: every other *.yaml, sorted by name
     launch: {gpus_per_node: 8, nodes: 4}                       # what the recipe was made for; only shown
     guard: {data: [text-test], tolerance: 0.02}                # evaluated before the first and after every stage
@@ -16,7 +17,7 @@ import yaml
 from training.recipe.checks import RecipeError, choice, require
 
 FILE = "pipeline.yaml"
-KEYS = ("build", "stages", "launch", "guard")
+KEYS = ("build", "sizes", "stages", "launch", "guard")
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Pipeline:
     folder: Path
     stages: list[StageFile]
     build: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
     launch: dict[str, Any] = field(default_factory=dict)
     guard: Guard | None = None
 
@@ -108,7 +110,7 @@ def read_folder(folder: str | Path) -> Pipeline:
     require(folder.is_dir(), f"{folder} is no recipe folder; a single stage is run by training/stage1.py --config FILE")
     tree = _read_yaml(folder / FILE) if (folder / FILE).is_file() else {}
     _check_keys(tree, KEYS, folder / FILE)
-    for key in ("build", "launch", "guard"):
+    for key in ("build", "sizes", "launch", "guard"):
         require(
             tree.get(key) is None or isinstance(tree[key], dict), f"{key} in {folder / FILE} must be a mapping"
         )
@@ -126,7 +128,8 @@ def read_folder(folder: str | Path) -> Pipeline:
     if tree.get("guard"):
         _check_keys(tree["guard"], tuple(entry.name for entry in fields(Guard)), folder / FILE, "guard.")
         guard = Guard(**tree["guard"])
-    return Pipeline(folder, stages, tree.get("build") or {}, tree.get("launch") or {}, guard)
+    parts = [tree.get(key) or {} for key in ("build", "sizes", "launch")]
+    return Pipeline(folder, stages, *parts, guard)
 
 
 def build_flags(build: dict[str, Any], out: str) -> list[str]:

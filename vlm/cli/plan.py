@@ -83,7 +83,7 @@ def find_stages(recipe: Path) -> tuple[list[tuple[str, Path]], dict | None, dict
         stages = [(stage.name, stage.path) for stage in pipeline.stages]
         if not recipe.is_dir():
             stages = [(recipe.stem, recipe)]
-        return stages, pipeline.build or None, pipeline.launch
+        return stages, pipeline.build or pipeline.sizes or None, pipeline.launch
     return [(recipe.stem, recipe)], None, {}
 
 
