@@ -103,8 +103,6 @@ def one_kill(folder: Path, index: int, case: Case, kill: int) -> Number:
     run(folder, f"{index}-killed", case, processes=case.processes, kill=kill)
     again = ["resume=true", *case.again]
     processes = case.processes_again or case.processes
-    if processes != case.processes:
-        again.append(f"per_device_batch_size={case.processes // processes}")
     resumed = run(folder, f"{index}-killed", case, *again, processes=processes)
     expected, found = losses(whole), losses(resumed)
     if sorted(found) != list(range(1, STEPS + 1)) or sorted(expected) != sorted(found):

@@ -1,6 +1,7 @@
 """A stage with a witness: writes down what DeepSpeed's optimizer really holds and which samples each rank saw.
 
-STAGE_PROBE_OUT: folder for `rank<N>.json`. STAGE_PROBE_KILL: "rank:step" at which that rank kills itself with SIGKILL.
+STAGE_PROBE_OUT: folder for `rank<N>.json`. STAGE_PROBE_KILL: "rank:step" at which that rank kills itself with SIGKILL,
+or "rank:step:SIGNAL" with another signal.
 """
 
 import json
@@ -44,9 +45,11 @@ class Witness(TrainerCallback):
         self.name = type(optimizer).__name__, type(getattr(optimizer, "optimizer", None)).__name__
 
     def on_step_end(self, args, state, control, **kwargs):
-        rank, _, step = os.environ.get("STAGE_PROBE_KILL", "").partition(":")
-        if step and state.global_step == int(step) and self.rank == int(rank):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not os.environ.get("STAGE_PROBE_KILL"):
+            return
+        rank, step, *name = os.environ["STAGE_PROBE_KILL"].split(":")
+        if state.global_step == int(step) and self.rank == int(rank):
+            os.kill(os.getpid(), getattr(signal, name[0] if name else "SIGKILL"))
 
     def on_train_end(self, args, state, control, **kwargs):
         record = {"groups": self.groups, "optimizer": self.name, "seen": self.seen}

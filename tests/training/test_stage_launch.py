@@ -1,6 +1,11 @@
 """Stages through the real deepspeed launcher: two CPU processes, text-only ranks, kill, resume, save, load."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +15,21 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 import vlm  # noqa: F401
 from tests.helpers.data_folders import record, write_records
-from tests.helpers.stage_runs import PROBE, ROOT, launch, losses, mixed_corpus, save_small_vlm
+from tests.helpers.stage_runs import (
+    PROBE,
+    ROOT,
+    child_environment,
+    free_port,
+    launch,
+    losses,
+    mixed_corpus,
+    save_small_vlm,
+)
+from training.checkpoints import complete_checkpoints, layout_of, newest_checkpoint
 from training.freezing import trainable_table
 from training.loading import load_model
 from training.optimizers import build_param_groups
+from training.preemption import EXIT_CODE
 from training.recipe import RecipeError
 from training.recipe.loading import load_recipe
 
@@ -94,6 +110,18 @@ def test_kill_and_resume_gives_the_losses_of_an_uninterrupted_run(folder, whole)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_signal_to_one_rank_saves_all_of_them_and_resume_goes_on(folder, whole):
+    """Exit code 75, a complete checkpoint of that very step, no result; then the losses of the uninterrupted run."""
+    stopped = launch(PROBE, words(folder, "signal", "save_steps=0"), STAGE_PROBE_KILL="1:3:SIGUSR1",
+                     STAGE_PROBE_OUT=str(folder / "none"))  # fmt: skip
+    assert stopped.returncode == EXIT_CODE, stopped.stderr[-3000:]
+    assert "checkpoint-3 with resume=true" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert [path.name for path in complete_checkpoints(folder / "signal")] == ["checkpoint-3"]
+    assert not (folder / "signal/model.safetensors").exists()
+    resumed = run(folder, "signal", "resume=true")
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def ranks(whole) -> list[dict]:
     """What the probe saw on each rank."""
@@ -120,16 +148,83 @@ def test_a_text_only_rank_beside_an_image_rank_does_not_hang(ranks):
     assert any(a != b for a, b in has_image), "no step had a text-only rank beside an image rank: change the seed"
 
 
+ADAMW = ("optimizer=adamw", "modules.text.lr=1e-3", "global_batch_size=2")
+
+
+@pytest.fixture(scope="module")
+def single(folder) -> dict[int, float]:
+    """Losses of one process that takes two micro-batches a step."""
+    return losses(run(folder, "single", *ADAMW, "save_steps=0", processes=0))
+
+
+@pytest.mark.parametrize("zero", ["zero2", "zero3"])
+def test_two_processes_train_as_one(folder, single, zero):
+    """Same global batches, token-averaged loss, text-only ranks: the losses agree, and the result loads."""
+    out = run(folder, zero, *ADAMW, f"zero={zero}", "save_steps=3", "max_steps=6", script=PROBE)
+    assert losses(out) == pytest.approx(single, abs=1e-4)
+    trained, start = AutoModel.from_pretrained(out), AutoModel.from_pretrained(folder / "stage0")
+    assert trained.dtype == start.dtype
+    assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), start.parameters()))
+
+
 @pytest.mark.slow
-def test_one_process_zero1_zero2_zero3_and_offload_agree(folder):
-    """Same global batches, AdamW, token-averaged loss: the losses of six steps agree, and the results load."""
-    common = ("optimizer=adamw", "save_steps=0", "modules.text.lr=1e-3")
-    reference = losses(run(folder, "single", *common, "per_device_batch_size=2", processes=0))
-    for zero in ("zero1", "zero2", "zero3", "zero3_offload"):
-        out = run(folder, zero, *common, f"zero={zero}")
-        for step, loss in losses(out).items():
-            assert loss == pytest.approx(reference[step], abs=1e-4), f"{zero}, step {step}"
-        AutoModel.from_pretrained(out)
+@pytest.mark.parametrize("zero", ["none", "zero1", "zero2_offload", "zero3_offload"])
+def test_two_processes_train_as_one_in_all_other_ways(folder, single, zero):
+    assert losses(run(folder, zero, *ADAMW, f"zero={zero}", "save_steps=0")) == pytest.approx(single, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "before, after, processes",
+    [("zero1", "zero2", 1), ("zero2", "zero2", 1), ("zero3", "zero3", 1), ("zero1", "zero1", 2),
+     ("zero3_offload", "zero3", 2)],
+)  # fmt: skip
+def test_resume_on_another_number_of_processes(folder, single, before, after, processes):
+    """... through DeepSpeed's universal checkpoints, with groups of different rates and decays; also ZeRO-1 to 2."""
+    common = (*ADAMW, "save_steps=3")
+    out = f"switch_{before}_{after}_{processes}"
+    run(folder, out, *common, f"zero={before}", processes=3 - processes)
+    shutil.rmtree(folder / out / "checkpoint-6")
+    (folder / out / "trainer_state.json").unlink()
+    resumed = run(folder, out, *common, f"zero={after}", "resume=true", processes=processes)
+    assert (folder / out / "checkpoint-3/latest_universal").exists()
+    assert losses(resumed) == pytest.approx(single, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_sigterm_to_the_launcher_saves(folder, launcher):
+    """torchrun and accelerate pass it on to all ranks; a second one while they save does no harm."""
+    start = {
+        "torchrun": ["torchrun", "--nproc_per_node", "2", "--master_port"],
+        "accelerate": ["accelerate", "launch", "--use_deepspeed", "--num_processes", "2", "--main_process_port"],
+    }[launcher]
+    command = [str(Path(sys.executable).with_name(start[0])), *start[1:], str(free_port())]
+    line = words(folder, launcher, "max_steps=100000", "save_steps=0", "log_steps=1")
+    environment = child_environment(HF_HOME=str(folder / "hf"))
+    with (folder / f"{launcher}.log").open("w") as log:
+        process = subprocess.Popen([*command, str(ROOT / "training/stage2.py"), *line], cwd=ROOT, env=environment,
+                                   stdout=log, stderr=log)  # fmt: skip
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and "tok/s" not in (folder / f"{launcher}.log").read_text():
+            assert process.poll() is None, (folder / f"{launcher}.log").read_text()[-3000:]
+            time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) != 0
+    checkpoint = newest_checkpoint(folder / launcher)
+    assert (layout_of(checkpoint).processes, layout_of(checkpoint).zero) == (2, 2)
+    resumed = run(folder, launcher, "resume=true", f"max_steps={layout_of(checkpoint).step + 2}")
+    assert sorted(losses(resumed)) == list(range(1, layout_of(checkpoint).step + 3))
+
+
+@pytest.mark.slow
+def test_accelerate_that_starts_one_process_is_refused(folder):
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2"]
+    done = subprocess.run([*command, str(ROOT / "training/stage2.py"), *words(folder, "one")], cwd=ROOT,
+                          env=child_environment(HF_HOME=str(folder / "hf")), capture_output=True, text=True,
+                          timeout=120)  # fmt: skip
+    assert done.returncode != 0 and "accelerate launch --use_deepspeed --num_processes N" in done.stderr
+    assert not (folder / "one").exists()
 
 
 @pytest.mark.slow
