@@ -23,8 +23,8 @@ def reshard(states: list[dict], world_size: int) -> list[dict]:
     if any(feed.get("kind") != "map" for feed in feeds):
         raise DataError(
             f"streamed sources were read by {len(states)} processes and cannot be split anew for {world_size}: resume "
-            f"with {len(states)} processes, or convert the sources to files (`radio-vlm convert-data`) and set "
-            "streaming: false"
+            f"with {len(states)} processes, or download the sources and set streaming: "
+            "false"
         )
     if [feed["rank"] for feed in feeds] != list(range(feeds[0]["world_size"])):
         raise DataError(

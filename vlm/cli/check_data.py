@@ -4,149 +4,109 @@ import argparse
 import sys
 from pathlib import Path
 
-HELP = "check a dataset before training: files, media, tags, lengths, labels"
+HELP = "check a dataset or a recipe: files, media, tags, lengths, labels, duplicates, test data in training"
 DESCRIPTION = (
-    "Reads every sample of one or more datasets and says what is wrong with it: broken JSON, wrong schema, missing,\n"
-    "empty, truncated, corrupt or huge media, paths that leave the data folder, <image> tags that do not match the\n"
-    "images, duplicate ids. With --model also: samples longer than --max-length and samples without a label to learn.\n"
-    "The exit code is 0 when all is well, 1 when something is wrong, 2 when the command itself was wrong."
+    "Reads every sample of datasets, or of all sources of a recipe, and says what is wrong with it: broken JSON,\n"
+    "wrong schema, missing, empty, truncated, corrupt or huge media, paths that leave the data folder, <image> tags\n"
+    "that do not match the images, ids used twice, held-out samples whose picture or conversation is in training.\n"
+    "With a model also: samples longer than max_length, and samples without a label to learn.\n"
+    "The exit code is 0 when all is well, 1 when something is wrong (see --fail-on), 2 when the command itself was\n"
+    "wrong, 130 when it was interrupted; the report then holds what was found until then."
 )
 EPILOG = """examples:
   radio-vlm check-data my_data/                          schema and media only
   radio-vlm check-data llava.json --media-root images/ --model runs/tiny --max-length 4096
-  radio-vlm check-data --recipe training/recipes/tiny/stage2.yaml --json problems.json
+  radio-vlm check-data training/recipes/tiny/stage2.yaml data.root=runs/demo/data --html check.html
+  radio-vlm check-data training/recipes/tiny             every stage of a recipe folder
+  radio-vlm check-data train/ --against test/ --decode full --write-clean clean/
 
-read are: a folder with records.jsonl, a JSONL file, a LLaVA JSON file, a Hugging Face dataset folder, parquet."""
+read are: a folder with records.jsonl, a JSONL file, a LLaVA JSON file, tar shards, a picture folder, a Hugging Face
+dataset folder, parquet, hf://ORG/NAME.
+
+levels: --decode headers opens every medium and looks for its end (what is damaged in the middle passes); --decode full
+decodes it. Pictures are compared by their looks when there are held-out sources or --duplicates is given; that decodes
+them too (JPEG at an eighth of their size). The same file and the same words are always found."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", help="dataset file or folder")
-    parser.add_argument("--model", metavar="DIR|ID", help="count tokens and labels as this model's processor does")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="take data, max_length and model from a stage file")
-    parser.add_argument("--max-length", type=int, metavar="N", help="longest allowed sample in tokens (needs a model)")
-    parser.add_argument(
-        "--media-root", metavar="DIR", help="folder the media paths start from (default: the data file's)"
-    )
-    parser.add_argument("--format", metavar="NAME", help="data format, if it cannot be told from the content")
-    parser.add_argument("--split", metavar="NAME", help="split of a Hugging Face dataset that has several")
-    parser.add_argument("--limit", type=int, metavar="N", help="check only the first N samples of each dataset")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core for large datasets)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here as JSON")
-    parser.add_argument("--show", type=int, metavar="N", help="print at most N problems (default: all)")
+    add = parser.add_argument
+    add("path", nargs="*", metavar="PATH|RECIPE|key=value", help="data, stage files, recipe folders")
+    add("--recipe", type=Path, action="append", default=[], metavar="FILE", help="a stage file, as PATH takes it too")
+    add("--against", action="append", default=[], metavar="PATH", help="held-out data that training must not contain")
+    add("--model", metavar="DIR|ID", help="count tokens and labels as this model's processor does")
+    add("--max-length", type=int, metavar="N", help="longest allowed sample in tokens (needs a model)")
+    add("--decode", choices=("headers", "full"), default="headers", help="how far media are read (default: headers)")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--duplicates", action="store_true", default=None, help="compare pictures by their looks")
+    looks.add_argument("--no-duplicates", action="store_false", dest="duplicates", help="do not")
+    add("--distance", type=int, metavar="BITS", help="of 256, up to which two pictures look the same (default: 12)")
+    add("--fail-on", choices=("any", "limit"), default="any", help="exit with 1 at any problem (default), or only when "
+        "more than data.bad_share_limit of the samples are bad or a source cannot be read")  # fmt: skip
+    add("--preview", type=int, metavar="N", help="print N samples of each source, what is not learned in grey")
+    add("--color", choices=("auto", "always", "never"), default="auto", help="grey in the terminal (default: auto)")
+    add("--html", type=Path, metavar="FILE", help="write everything as one page that needs no network")
+    add("--json", type=Path, metavar="FILE", help="write the whole report here as JSON")
+    add("--write-clean", type=Path, metavar="DIR", help="write JSON sources without their bad records, as JSONL")
+    add("--show", type=int, default=5, metavar="N", help="print at most N problems of each kind (default: 5)")
+    add("--media-root", metavar="DIR", help="folder the media paths start from (default: the data file's)")
+    add("--format", metavar="NAME", help="data format, if it cannot be told from the content")
+    add("--split", metavar="NAME", help="split of a Hugging Face dataset that has several")
+    add("--limit", type=int, metavar="N", help="check only the first N samples of each dataset")
+    add("--workers", type=int, metavar="N", help="processes (default: one a core for large datasets)")
 
 
 def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from training.data.validator import check
+    from training.data.check import check
+    from training.data.check.clean import write_clean
+    from training.data.check.fingerprint import DISTANCE
+    from vlm.cli.check_data_plan import read_plan
+    from vlm.cli.check_data_text import preview_text, problem_lines, summary
     from vlm.cli.loading import load_processor
-
-    torch.set_num_threads(1)  # many small operations: a process a core does them faster than threads
-    specs, model, max_length, share_limit = plan(args)
-    if model is None:
-        print("no model given: checking schema and media only (--model adds lengths and labels)\n")
-    processor = load_processor(model) if model else None
-    report = check(specs, processor, max_length, args.workers, progress=tqdm)
-    for problem in report.problems[: args.show]:
-        print(problem_line(problem))
-    if args.show is not None and len(report.problems) > args.show:
-        print(f"… and {len(report.problems) - args.show} more problems" + (f", see {args.json}" if args.json else ""))
-    if report.problems:
-        print()
-    print(summary(report, share_limit))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(report.to_json(), encoding="utf-8")
-        print(f"report written to {args.json}")
-    sys.stdout.flush()
-    return 0 if report.ok else 1
-
-
-def plan(args: argparse.Namespace) -> tuple[list[dict], str | None, int | None, float | None]:
-    """(source specs, model or None, max_length or None, bad_share_limit or None) from the arguments and the recipe."""
     from vlm.errors import RadioVLMError
 
-    options = {"media_root": args.media_root, "format": args.format, "split": args.split, "limit": args.limit}
-    options = {key: value for key, value in options.items() if value is not None}
-    specs = [{"path": path, **options} for path in args.path]
-    model, max_length, share_limit = args.model, args.max_length, None
-    if args.recipe:
-        from training.data.sources import under_root
-        from training.recipe import RecipeError
-        from training.recipe.loading import load_recipe
+    torch.set_num_threads(1)  # many small operations: a process a core does them faster than threads
+    plan = read_plan(args)
+    print("\n".join([*plan.notes, ""]))
+    sys.stdout.flush()
+    processor = load_processor(plan.model) if plan.model else None
+    distance = DISTANCE if args.distance is None else args.distance
+    if not 0 <= distance < 64:
+        raise RadioVLMError(f"--distance {distance} is not in 0 ... 63")
+    report = check(plan.jobs, processor, None, args.workers, tqdm, args.decode, plan.looks, distance)
+    print("\n".join([*problem_lines(report, args.show, args.json), summary(report, plan.share_limit)]))
+    if args.preview or args.html:
+        from training.data.check.preview import previews
 
-        try:
-            recipe = load_recipe(args.recipe)
-        except RecipeError as error:
-            raise RadioVLMError(str(error)) from error
-        for source in [*recipe.data.sources, *recipe.data.eval_sources]:
-            specs.append(under_root(source.as_dict(), recipe.data.root) | options)
-        share_limit = recipe.data.bad_share_limit
-        if model is None and recipe.model and Path(recipe.model).is_dir():
-            model = recipe.model
-        elif model is None:
-            print(f"the recipe's model {recipe.model} is not there yet")
-        max_length = max_length or (recipe.data.max_length if model else None)
-    if not specs:
-        raise RadioVLMError("nothing to check: give a PATH or --recipe FILE")
-    for spec in specs:
-        if not Path(spec["path"]).exists():
-            raise RadioVLMError(f"no such file or folder: {spec['path']}")
-    return specs, model, max_length, share_limit
+        wanted = args.preview or PREVIEWS
+        shown = previews(report, plan.jobs, processor, wanted)
+        if args.preview:
+            color = args.color == "always" or args.color == "auto" and sys.stdout.isatty()
+            print("\n" + preview_text(shown, color))
+        if args.html:
+            from vlm.cli.check_data_page import write_page
+
+            write_page(args.html, report, plan, shown)
+            print(f"page written to {args.html}")
+    if args.json:
+        report.write_json(args.json)
+        print(f"report written to {args.json}")
+    if args.write_clean:
+        for line in write_clean(report, args.write_clean):
+            print(line)
+    sys.stdout.flush()
+    if report.interrupted:
+        return 130
+    return exit_code(report, args.fail_on, plan.share_limit)
 
 
-def problem_line(problem) -> str:
-    """One problem as a line: place, sample, reason, words, file."""
-    sample = f" sample {problem.id!r}" if problem.id else ""
-    file = f" ({problem.file})" if problem.file and problem.file not in problem.where else ""
-    return f"{problem.where}:{sample} [{problem.reason}] {problem.message}{file}"
+PREVIEWS = 3  # samples of each source on the page
 
 
-def summary(report, share_limit: float | None = None) -> str:
-    """The table of sources, the problems by reason, and the verdict."""
-    from vlm.cli.tables import text_table
-
-    rows = []
-    for one in report.sources:
-        tokens = one.tokens or {}
-        lengths = [tokens.get(key, "") for key in ("min", "median", "p95", "max")]
-        rows.append(
-            (
-                one.path,
-                one.format or "unreadable",
-                one.samples,
-                one.bad,
-                one.images,
-                one.videos,
-                one.documents,
-                one.text_only,
-                *lengths,
-            )
-        )
-    head = (
-        "dataset",
-        "format",
-        "samples",
-        "bad",
-        "images",
-        "videos",
-        "documents",
-        "text only",
-        "tokens min",
-        "median",
-        "95 %",
-        "max",
-    )
-    width = len(head) if any(one.tokens for one in report.sources) else 8
-    lines = [text_table(head[:width], [row[:width] for row in rows], right=range(2, width))]
-    if report.ok:
-        return "\n".join([*lines, "", "everything is in order"])
-    reasons = list(report.reasons().items())
-    lines += ["", text_table(("problem", "count"), reasons, right=(1,)), ""]
-    bad, samples = sum(one.bad for one in report.sources), sum(one.samples for one in report.sources)
-    verdict = f"{bad} of {samples} samples are bad"
-    if share_limit is not None and samples:
-        effect = "stop" if bad > share_limit * samples else "skip them and go on"
-        verdict += f"; with data.bad_share_limit={share_limit:g} training would {effect}"
-    return "\n".join([*lines, verdict])
+def exit_code(report, fail_on: str, share_limit: float) -> int:
+    """0 or 1. `limit`: only what would stop training, and held-out sources that are as bad."""
+    if fail_on == "any":
+        return 0 if report.ok else 1
+    return int(report.unreadable or max(report.bad_share(role) for role in ("train", "eval")) > share_limit)

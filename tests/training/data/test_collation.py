@@ -52,7 +52,8 @@ def test_grouping_pads_little_and_still_mixes():
 
     def share(lengths_for_sampler):
         sampler = GroupedBatchSampler(shuffled(n), batch_size, lengths_for_sampler, 0, world)
-        return sum(lengths[b].sum() for b in sampler.batches(0)) / sum(lengths[b].max() * len(b) for b in sampler.batches(0))
+        batches = list(sampler.batches(0))
+        return sum(lengths[b].sum() for b in batches) / sum(lengths[b].max() * len(b) for b in batches)
 
     assert share(None) < 0.5 and share(lengths) > 0.85
     batches = [np.array(b) for b in GroupedBatchSampler(shuffled(n), batch_size * world, lengths, 0, 1).batches(0)]

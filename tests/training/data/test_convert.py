@@ -7,9 +7,9 @@ import pytest
 from tests.helpers.data_folders import write_image, write_records
 from tests.helpers.shared import shared_path
 from tests.helpers.tiny_processor import tiny_processor
+from training.data.check import check
 from training.data.convert import convert
 from training.data.sources import DataError, open_source
-from training.data.validator import check
 
 
 def labels(folder, pictures=8, questions=3):

@@ -8,11 +8,11 @@ import torch
 from tests.helpers.data_folders import record, write_image, write_records
 from tests.helpers.pdfs import encrypted_pdf, write_pages
 from tests.helpers.tiny_processor import tiny_processor
+from training.data.check import check
 from training.data.convert import convert
 from training.data.lengths import TOKENS_PER_MEDIUM, estimated_lengths
 from training.data.records import parse_record
 from training.data.sources import open_source
-from training.data.validator import check
 from vlm.errors import SampleError
 from vlm.prompt_documents import expand_documents
 

@@ -141,7 +141,7 @@ def test_media_root_limit_and_show(tmp_path, run):
     folder = good_folder(tmp_path / "d", 9)
     alone = write_records(tmp_path / "alone", (folder / "records.jsonl").read_text().splitlines())
     code, text, report = run(alone, "--show", 2)
-    assert code == 1 and report["reasons"] == {"missing_file": 6} and "… and 4 more problems" in text
+    assert code == 1 and report["reasons"] == {"missing_file": 6} and "… and 4 more of missing_file" in text
     assert run(alone, "--media-root", folder)[0] == 0
     assert run(alone, "--limit", 1)[0] == 0
 
@@ -170,7 +170,7 @@ def test_recipe_says_what_training_would_do(tmp_path, run):
 
 
 def test_an_error_of_the_check_itself_is_no_problem_of_the_data(tmp_path):
-    from training.data.validator import check
+    from training.data.check import check
 
     with pytest.raises(RadioVLMError, match="needs a model"):
         check([tmp_path], max_length=5)

@@ -5,6 +5,8 @@ simplest form: the bits are cut into distance + 1 bands; two fingerprints within
 least, so only those that share a band are compared.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from training.data.check.fingerprint import BITS
@@ -22,7 +24,7 @@ def near_pairs(a: np.ndarray, b: np.ndarray, distance: int) -> np.ndarray:
         distance: 0 ... 63 bits.
 
     Returns:
-        (P, 3) int64 rows (index in a, index in b, bits that differ), sorted. In the order of memory: O(N + M + P).
+        (P, 3) int64 rows (index in a, index in b, bits that differ), sorted. Memory: O(N + M + P).
     """
     if not 0 <= distance < BITS // 4:
         raise ValueError(f"distance = {distance} is not in 0 ... {BITS // 4 - 1}")
@@ -55,25 +57,22 @@ def near_pairs_slow(a: np.ndarray, b: np.ndarray, distance: int) -> np.ndarray:
 
 
 def _bands(fingerprints: np.ndarray, count: int) -> list[np.ndarray]:
-    """`count` keys of each fingerprint: the bits in a fixed random order, dealt out evenly."""
+    """`count` integer keys (N,) of each fingerprint: the bits in a fixed random order, dealt out evenly.
+
+    Of a band wider than 64 bits the first 64 do: whoever agrees in the band agrees in them.
+    """
     edges = np.linspace(0, BITS, count + 1).astype(int)
-    bands = [np.empty((len(fingerprints), -(-(high - low) // 8)), np.uint8) for low, high in zip(edges, edges[1:])]
+    keys = [np.zeros((len(fingerprints), 8), np.uint8) for _ in range(count)]
     for start in range(0, len(fingerprints), ROWS):
         bits = np.unpackbits(fingerprints[start : start + ROWS], axis=1)[:, ORDER]
-        for band, low, high in zip(bands, edges, edges[1:]):
-            band[start : start + ROWS] = np.packbits(bits[:, low:high], axis=1)
-    return [_as_integers(band) for band in bands]
+        for key, low, high in zip(keys, edges, edges[1:]):
+            packed = np.packbits(bits[:, low : min(high, low + 64)], axis=1)
+            key[start : start + ROWS, : packed.shape[1]] = packed
+    return [key.view(np.uint64).ravel() for key in keys]
 
 
-def _as_integers(rows: np.ndarray) -> np.ndarray:
-    """(N, K) bytes -> (N,) keys: integers where they fit in 8 bytes, else the bytes themselves."""
-    width = rows.shape[1]
-    if width > 8:
-        return np.ascontiguousarray(rows).view(f"V{width}").ravel().astype(f"S{width}") if False else _ranks(rows)
-    padded = np.zeros((len(rows), 8), np.uint8)
-    padded[:, :width] = rows
-    return padded.view(np.uint64).ravel()
-
-
-def _ranks(rows: np.ndarray) -> np.ndarray:
-    raise NotImplementedError
+def _chunks(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of non-zero `counts`, in runs whose counts add up to about CHUNK."""
+    rows = np.flatnonzero(counts)
+    pieces = np.cumsum(counts[rows]) // CHUNK
+    yield from np.split(rows, np.flatnonzero(np.diff(pieces)) + 1) if len(rows) else ()

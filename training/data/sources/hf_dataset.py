@@ -13,11 +13,13 @@ from training.data.sources.registry import HUB, DataError, Source, register_sour
 
 @register_source("hf_dataset")
 class HfDatasetSource(Source):
-    """`split` picks one of several; needed only when there are several."""
+    """`split` picks one of several; needed only when there are several. `opened=False`: rows come from a stream."""
 
-    def __init__(self, path: Path | str, **options):
+    def __init__(self, path: Path | str, opened: bool = True, **options):
         super().__init__(path, **options)
         self.base_dir = self._base_dir()
+        if not opened:
+            return
         self.data = load_whole(path, self.subset, self.split)
         if len(self.data) == 0:
             raise DataError(f"{path} holds no rows")

@@ -1,6 +1,6 @@
 """A folder of pictures (videos, PDF files) with words beside them: `a.jpg` with `a.txt` (a caption) or `a.json` (a
-record of any shape), in any sub-folder; or with one `metadata.csv` whose column `file_name` names the picture, as Hugging Face
-image folders have it. (`metadata.jsonl` is read by the jsonl source.)
+record of any shape), in any sub-folder; or with one `metadata.csv` whose column `file_name` names the picture, as
+Hugging Face image folders have it. (`metadata.jsonl` is read by the jsonl source.)
 """
 
 import csv
