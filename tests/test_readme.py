@@ -1,4 +1,5 @@
-"""The README's commands, run as written: the demo in its fast form, then everything that works on what it leaves.
+"""The commands of README.md and training/README.md, run as written: the demo in its fast form, then all that works on
+what it leaves.
 
 Placeholders of the README (`receipt.png`, `my-data` ...) are made here from the demo's own data. Commands that download
 real weights, install packages or need the user's own machine are listed by name and only checked for being known.
@@ -17,13 +18,16 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = ("make ", "pip install", "deepspeed training/stage1.py", "radio-vlm new --vision nvidia/")
+LONG = ("radio-vlm plan ", "radio-vlm train ")  # minutes together; run by `make check`
 BIN = Path(sys.executable).parent
 
 
 def bash_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    pages = [(ROOT / name).read_text() for name in ("README.md", "training/README.md")]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
+    blocks = [block for block in blocks if not block.startswith("#!")]  # a Slurm job
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def run(command: list[str], cwd: Path, **kwargs) -> subprocess.CompletedProcess:
@@ -35,6 +39,8 @@ def run(command: list[str], cwd: Path, **kwargs) -> subprocess.CompletedProcess:
 def typed(line: str) -> list[str]:
     """The README's line as the processes of this test run it: same words, this interpreter."""
     words = shlex.split(line)
+    if words[:2] == ["radio-vlm", "train"]:
+        words += ["--guard", "flag", "train.max_steps=2"]
     if words[0] == "radio-vlm":
         return [sys.executable, "-m", "vlm", *words[1:]]
     if words[0] == "python":
@@ -78,13 +84,19 @@ def test_the_demo_leaves_what_the_readme_promises(workplace):
 
 
 def test_every_command_of_the_readme_runs(workplace):
-    ran = 0
-    for line in bash_commands():
-        if line.startswith(NOT_RUN):
-            continue
+    lines = [line for line in bash_commands() if not line.startswith((*NOT_RUN, *LONG))]
+    for line in lines:
         run(typed(line), workplace, timeout=300)
-        ran += 1
-    assert ran >= 9
+    assert len(lines) >= 25
+
+
+@pytest.mark.slow
+def test_every_long_command_of_the_readme_runs(workplace):
+    lines = [line for line in bash_commands() if line.startswith(LONG)]
+    for line in lines:
+        run(typed(line), workplace, timeout=900)
+    assert len(lines) >= 3
+    assert (workplace / "runs/tiny/guard/guard.md").is_file()
 
 
 def test_the_python_of_the_readme_runs(workplace):
