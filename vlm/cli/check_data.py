@@ -17,7 +17,7 @@ EPILOG = """examples:
   radio-vlm check-data my_data/                          schema and media only
   radio-vlm check-data llava.json --media-root images/ --model runs/tiny --max-length 4096
   radio-vlm check-data training/recipes/tiny/stage2.yaml data.root=runs/demo/data --html check.html
-  radio-vlm check-data training/recipes/tiny             every stage of a recipe folder
+  radio-vlm check-data training/recipes/tiny             every stage of a recipe folder, in its order
   radio-vlm check-data train/ --against test/ --decode full --write-clean clean/
 
 read are: a folder with records.jsonl, a JSONL file, a LLaVA JSON file, tar shards, a picture folder, a Hugging Face
@@ -25,12 +25,14 @@ dataset folder, parquet, hf://ORG/NAME.
 
 levels: --decode headers opens every medium and looks for its end (what is damaged in the middle passes); --decode full
 decodes it. Pictures are compared by their looks when there are held-out sources or --duplicates is given; that decodes
-them too (JPEG at an eighth of their size). The same file and the same words are always found."""
+them too (JPEG at an eighth of their size). The same file and the same words are always found. Of a streamed source the
+first 1000 records are looked at, or as many as --limit or its own limit says."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("path", nargs="*", metavar="PATH|RECIPE|key=value", help="data, stage files, recipe folders")
+    # `words`, so that key=value is taken behind options too (see vlm.cli.main.parse)
+    add("words", nargs="*", metavar="PATH|RECIPE|key=value", help="data, stage files, recipe folders")
     add("--recipe", type=Path, action="append", default=[], metavar="FILE", help="a stage file, as PATH takes it too")
     add("--against", action="append", default=[], metavar="PATH", help="held-out data that training must not contain")
     add("--model", metavar="DIR|ID", help="count tokens and labels as this model's processor does")
@@ -69,14 +71,16 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # many small operations: a process a core does them faster than threads
     plan = read_plan(args)
-    print("\n".join([*plan.notes, ""]))
-    sys.stdout.flush()
-    processor = load_processor(plan.model) if plan.model else None
     distance = DISTANCE if args.distance is None else args.distance
     if not 0 <= distance < 64:
         raise RadioVLMError(f"--distance {distance} is not in 0 ... 63")
-    report = check(plan.jobs, processor, None, args.workers, tqdm, args.decode, plan.looks, distance)
-    print("\n".join([*problem_lines(report, args.show, args.json), summary(report, plan.share_limit)]))
+    say("\n".join([*plan.notes, ""]))
+    processor = load_processor(plan.model) if plan.model else None
+    try:
+        report = check(plan.jobs, processor, None, args.workers, tqdm, args.decode, plan.looks, distance)
+    except ImportError as error:  # a package for videos, PDF or DICOM files; it says which
+        raise RadioVLMError(str(error)) from error
+    say("\n".join([*problem_lines(report, args.show, args.json), summary(report, plan.share_limit)]))
     if args.preview or args.html:
         from training.data.check.preview import previews
 
@@ -84,25 +88,30 @@ def run(args: argparse.Namespace) -> int:
         shown = previews(report, plan.jobs, processor, wanted)
         if args.preview:
             color = args.color == "always" or args.color == "auto" and sys.stdout.isatty()
-            print("\n" + preview_text(shown, color))
+            say("\n" + preview_text(shown, color))
         if args.html:
             from vlm.cli.check_data_page import write_page
 
             write_page(args.html, report, plan, shown)
-            print(f"page written to {args.html}")
+            say(f"page written to {args.html}")
     if args.json:
         report.write_json(args.json)
-        print(f"report written to {args.json}")
+        say(f"report written to {args.json}")
     if args.write_clean:
         for line in write_clean(report, args.write_clean):
-            print(line)
-    sys.stdout.flush()
+            say(line)
     if report.interrupted:
         return 130
     return exit_code(report, args.fail_on, plan.share_limit)
 
 
 PREVIEWS = 3  # samples of each source on the page
+
+
+def say(text: str) -> None:
+    """Prints at once, also what the terminal's encoding cannot hold (names of files are bytes)."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def exit_code(report, fail_on: str, share_limit: float) -> int:

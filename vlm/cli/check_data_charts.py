@@ -17,8 +17,16 @@ def histogram(values, limit: int | None, unit: str, width: float = 1016, height:
 
     values = np.asarray(values)
     left, right, top, bottom = 56.0, 8.0, 22.0, 30.0
-    highest = max(int(values.max(initial=1)), math.ceil(1.02 * (limit or 0)))
-    counts, edges = np.histogram(values, bins=min(BINS, highest), range=(0, highest))
+    longest = int(values.max(initial=1))
+    usual = max(float(np.percentile(values, 99, method="lower")) if len(values) else 0, limit or 0)
+    # a few enormous samples would press all others into one bar: they share the last one
+    highest = max(1, math.ceil(1.5 * usual if longest > 3 * usual else max(longest, 1.02 * (limit or 0))))
+    step = highest / min(BINS, highest)
+    if limit is not None:  # is where one bar ends and another begins
+        step = limit / max(1, round(limit / step))
+    edges = step * np.arange(math.ceil(round(highest / step, 6)) + 1)
+    highest = float(edges[-1])
+    counts, _ = np.histogram(np.clip(values - 0.5, 0, highest), edges)  # a sample of max_length is within
     most = int(counts.max(initial=1)) or 1
 
     def x_of(value: float) -> float:
@@ -33,20 +41,23 @@ def histogram(values, limit: int | None, unit: str, width: float = 1016, height:
         parts.append(text(left - 8, y_of(tick) + 4, _short(tick), "end"))
     for count, low, high in zip(counts.tolist(), edges, edges[1:]):
         if count:
-            beyond = limit is not None and low >= limit
+            beyond = limit is not None and high > limit + 1e-6
             y = min(y_of(count), height - bottom - 1)
             parts.append(
                 f'<rect x="{x_of(low) + 0.5:.1f}" y="{y:.1f}" width="{max(1, x_of(high) - x_of(low) - 1):.1f}" '
                 f'height="{height - bottom - y:.1f}" rx="1.5" fill="var(--{"wrong" if beyond else "accent"})">'
-                f"<title>{low:,.0f} to {high:,.0f} {unit}: {count:,}</title></rect>"
+                f"<title>{low:,.0f} to {longest if high == highest else high:,.0f} {unit}: {count:,}</title></rect>"
             )
     for tick in ticks(highest, 8):
         parts.append(text(x_of(tick), height - 10, _short(tick), "middle"))
+    if longest > highest:
+        parts.append(text(width - right, top - 4, f"the last bar holds all longer ones, up to {longest:,}", "end"))
     if limit is not None:
-        x = x_of(limit)
+        x, anchor = x_of(limit), "end" if limit > highest / 4 else "start"
         dashed = 'stroke-width="1.5" stroke-dasharray="4 3"'
         parts.append(line(x, top - 12, x, height - bottom, "var(--control)", dashed))
-        parts.append(text(x - 6, top - 4, f"max_length {limit:,}", "end", "fill:var(--control);font-weight:600"))
+        at = x - 6 if anchor == "end" else x + 6
+        parts.append(text(at, top - 4, f"max_length {limit:,}", anchor, "fill:var(--control);font-weight:600"))
     return svg(width, height, parts, f"How many samples have how many {unit}")
 
 
@@ -77,7 +88,7 @@ def size_map(widths, heights, width: float = 1016, height: float = 420) -> str:
     from eval.report.charts import line, svg, text
 
     widths, heights = (np.maximum(np.asarray(side, dtype=np.float64), 1) for side in (widths, heights))
-    left, right, top, bottom = 64.0, 14.0, 12.0, 36.0
+    left, right, top, bottom = 64.0, 14.0, 30.0, 52.0
     low = 2 ** math.floor(math.log2(min(widths.min(), heights.min())) - 0.2)
     high = 2 ** math.ceil(math.log2(max(widths.max(), heights.max())) + 0.2)
     cells, x_edges, y_edges = np.histogram2d(
@@ -95,7 +106,7 @@ def size_map(widths, heights, width: float = 1016, height: float = 420) -> str:
         parts.append(line(left, y_of(power), width - right, y_of(power)))
         parts.append(text(left - 9, y_of(power) + 4, f"{2**power}", "end"))
         parts.append(line(x_of(power), top, x_of(power), height - bottom))
-        parts.append(text(x_of(power), height - 14, f"{2**power}", "middle"))
+        parts.append(text(x_of(power), height - 32, f"{2**power}", "middle"))
     diagonal = line(x_of(math.log2(low)), y_of(math.log2(low)), x_of(math.log2(high)), y_of(math.log2(high)),
                     "var(--faint)", 'stroke-dasharray="2 4"')  # fmt: skip
     parts.append(diagonal)
@@ -108,8 +119,8 @@ def size_map(widths, heights, width: float = 1016, height: float = 420) -> str:
             f'height="{y_of(y_edges[row]) - y - 0.6:.1f}" rx="1.5" fill="var(--accent)" fill-opacity="{strength:.2f}">'
             f"<title>{size} pixels: {cells[column, row]:,.0f}</title></rect>"
         )
-    parts.append(text(width - right, height - 1, "width, pixels", "end"))
-    parts.append(text(4, top + 2, "height"))
+    parts.append(text(width - right, height - 8, "width in pixels →", "end"))
+    parts.append(text(0, 12, "↑ height in pixels"))
     return svg(width, height, parts, "Width and height of the pictures")
 
 

@@ -12,7 +12,14 @@ from vlm.cli.check_data_charts import bars, histogram, size_map
 
 THUMBNAIL = 360  # pixels
 PAIRS = 12
+LONGEST = 20_000  # characters of one stretch of a preview
 OWN_STYLE = """
+.heads { grid-template-columns: repeat(auto-fit, minmax(168px, 1fr)); gap: 16px; }
+.head { padding: 18px 20px 2px; } .head .big { font-size: 44px; }
+.where span:last-child { direction: ltr; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 11em; }
+.sources table { font-size: 14px; } .sources :is(th, td):not(:first-child, :last-child) {
+  padding-left: 9px; padding-right: 9px; }
 .seen { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; line-height: 1.55; max-height: 21em;
   overflow: auto; color: var(--faint); }
 .seen b { font-weight: 600; color: var(--ink); } .seen i { font-style: normal; color: var(--control);
@@ -22,10 +29,13 @@ OWN_STYLE = """
 .wide { grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 5px; background: var(--mat); padding: 8px; }
 .pair img { width: 100%; height: 208px; object-fit: contain; display: block; }
+.said.small { font-size: 13px; color: var(--soft); }
 .bad { color: var(--wrong); } .good { color: var(--accent); }
 h3 { font: 600 15px/1.4 var(--sans); margin: 34px 0 8px; overflow-wrap: anywhere; }
 h3 small { font-weight: 400; color: var(--soft); margin-left: 8px; font-size: 13px; }
-td.words { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 15em; }
+.wraps th, .wraps td { text-align: left; padding-left: 0; padding-right: 24px; }
+.wraps td { white-space: normal; overflow-wrap: anywhere; min-width: 8em; width: 28%; }
+.wraps td:last-child { width: auto; min-width: 18em; padding-right: 0; } .wraps td:nth-child(2) { width: 18%; }
 ul.notes { margin: 0; padding-left: 1.1em; color: var(--soft); max-width: 46em; }
 @media (max-width: 640px) { .wide { grid-template-columns: 1fr; } }
 """
@@ -54,6 +64,7 @@ def write_page(path: Path, report, plan, shown) -> None:
         f"<title>Data check, {escape(plan.title)}</title><style>{STYLE}{OWN_STYLE}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n",
         encoding="utf-8",
+        errors="xmlcharrefreplace",  # half a surrogate pair, which records may hold
     )
 
 
@@ -66,7 +77,9 @@ def _header(report, plan) -> str:
     images = sum(one.images for one in report.sources)
     verdict = "Everything is in order" if report.ok else f"{count(bad)} of {count(samples)} samples are bad"
     if not report.ok and not bad:
-        verdict = "A source cannot be read" if report.unreadable else "Not finished"
+        unread = report.problems.counts["unreadable_source"]
+        words = f"{count(unread)} of {len(report.sources)} sources cannot be read"
+        verdict = words if unread else "Not finished"
     cards = [
         ("Samples", count(samples), f"in {len(report.sources)} sources"),
         ("Bad", count(bad), f"{bad / max(1, samples):.2%} of the samples"),
@@ -105,7 +118,9 @@ def _sources(report) -> str:
         figures += [count(lengths[key]) if lengths else "–" for key in ("median", "p95", "max")]
         kind = escape(one.format) or '<span class="bad">unreadable</span>'
         rows.append((name, kind, count(one.samples), bad, *figures, learned))
-    return section("Sources", "", table(head, rows))
+    told = [place for place in range(len(head)) if place < 4 or any(row[place] not in ("0", "–") for row in rows)]
+    rows = [[row[place] for place in told] for row in rows]
+    return section("Sources", "", f'<div class="sources">{table([head[place] for place in told], rows)}</div>')
 
 
 def _problems(report) -> str:
@@ -120,8 +135,9 @@ def _problems(report) -> str:
             for one in examples
         ]  # fmt: skip
         more = f"<p class='soft'>The first {len(rows)} of {count(number)}.</p>" if number > len(rows) else ""
-        body = table(("place", "sample", "what is wrong"), rows, plain=True).replace("<td>", '<td class="words">')
+        body = f'<div class="wraps">{table(("place", "sample", "what is wrong"), rows, plain=True)}</div>'
         folds += fold(f"{reason}: {count(number)}", body + more)
+    folds = folds.replace("<details>", "<details open>", 1)
     return section("Problems", "Grouped by kind, the most frequent first.", folds)
 
 
@@ -181,8 +197,10 @@ def _previews(shown) -> str:
 
 
 def _segment(segment) -> str:
-    tag = "i" if segment.medium else "b" if segment.learned else ""
-    return f"<{tag}>{escape(segment.text)}</{tag}>" if tag else escape(segment.text)
+    tag, text = "i" if segment.medium else "b" if segment.learned else "", segment.text
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} … [{len(text) - LONGEST:,} characters not shown]"
+    return f"<{tag}>{escape(text)}</{tag}>" if tag else escape(text)
 
 
 def _duplicates(report) -> str:
@@ -209,23 +227,30 @@ def _duplicates(report) -> str:
 def _heldout(report) -> str:
     from eval.report.parts import section
 
-    pairs = sorted(report.repeats.overlap.values(), key=lambda pair: pair.bits)
+    pairs = sorted(report.repeats.overlap.values(), key=lambda pair: (pair.words, pair.bits))
     lede = "Left the training sample, right the held-out one. A score on such samples measures memory."
     return section("Held-out samples that are in training", lede, _pairs(report, pairs))
 
 
 def _pairs(report, pairs) -> str:
+    """A card for every two pictures, however many questions are asked about them."""
+    groups: dict[tuple, list] = {}
+    for pair in pairs:
+        medium = report.medium(pair.other) if len(groups) <= PAIRS else None
+        groups.setdefault((pair.first, pair.words, repr(medium or pair.other)), []).append(pair)
     cards = ""
-    for pair in pairs[:PAIRS]:
+    for group in list(groups.values())[:PAIRS]:
+        pair, more = group[0], f" and {len(group) - 1} more samples" if len(group) > 1 else ""
         thumbs = [_thumbnail(_resolved(report, place)) for place in (pair.first, pair.other)]
         pictures = f'<div class="pair">{"".join(thumbs)}</div>' if all(thumbs) else ""
         bits = f"{pair.bits} of 256 bits differ" if pair.bits else "the same"
+        what = "conversation: the same" if pair.words else f"picture: {bits}"
         cards += (
-            f'<div class="card">{pictures}<div class="words"><div class="where"><span>{bits}</span></div>'
-            f'<div class="said">{escape(report.where(pair.first))}</div>'
-            f'<div class="said">{escape(report.where(pair.other))}</div></div></div>'
+            f'<div class="card">{pictures}<div class="words"><div class="where"><span>{what}</span></div>'
+            f'<div class="said small">{escape(report.where(pair.first))}</div>'
+            f'<div class="said small">{escape(report.where(pair.other))}{more}</div></div></div>'
         )
-    more = f"<p class='soft'>{len(pairs) - PAIRS} more are in the JSON report.</p>" if len(pairs) > PAIRS else ""
+    more = f"<p class='soft'>{len(groups) - PAIRS} more are in the JSON report.</p>" if len(groups) > PAIRS else ""
     return f'<div class="cards">{cards}</div>{more}' if cards else ""
 
 

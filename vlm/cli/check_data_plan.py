@@ -4,6 +4,7 @@ Not a command itself.
 """
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from vlm.errors import RadioVLMError
 
 YAML = (".yaml", ".yml")
 HUB = "hf://"
+SHARDS = re.compile(r"\{\d+\.\.\d+\}")  # of tar files, which together are no file
+OPTION = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 
 
 @dataclass
@@ -30,8 +33,8 @@ def read_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command line. Raises RadioVLMError for what cannot be meant."""
     from training.data.check import Job
 
-    words = [word for word in args.path if "=" in word and not _exists(word)]
-    paths = [word for word in args.path if word not in words]
+    words = [word for word in args.words if OPTION.match(word) and not _exists(word)]
+    paths = [word for word in args.words if word not in words]
     options = {"media_root": args.media_root, "format": args.format, "split": args.split, "limit": args.limit}
     options = {key: value for key, value in options.items() if value is not None}
     stages = [file for path in [*paths, *args.recipe] for file in stage_files(path)]
@@ -53,17 +56,29 @@ def read_plan(args: argparse.Namespace) -> Plan:
 
 
 def stage_files(path: str | Path) -> list[Path]:
-    """The stage files a word names: itself, or those of a recipe folder in the order of their names; else none."""
+    """The stage files a word names: itself, or those of a recipe folder in their order; else none.
+
+    A folder is one of recipes when it has a pipeline.yaml, or a YAML file that names data sources.
+    """
+    from training.pipeline.folder import FILE, read_folder
+    from training.recipe import RecipeError
+
     path = Path(path)
-    if path.suffix in YAML:
+    if path.suffix in YAML and path.name != FILE:
         return [path]
-    if not path.is_dir():
+    folder = path.parent if path.name == FILE else path
+    try:
+        if (folder / FILE).is_file():
+            return [stage.path for stage in read_folder(folder).stages]
+    except RecipeError as error:
+        raise RadioVLMError(str(error)) from error
+    if path.name == FILE or not path.is_dir():
         return []
     return [file for file in sorted(path.iterdir()) if file.suffix in YAML and _is_stage(file)]
 
 
 def _is_stage(file: Path) -> bool:
-    """Whether a YAML file of a folder is a stage: it names data sources (demo.yaml and pipeline.yaml do not)."""
+    """Whether a YAML file names data sources."""
     import yaml
 
     try:
@@ -89,15 +104,17 @@ def _add_stages(plan: Plan, files: list[Path], words: list[str], options: dict, 
     plan.model, missing = args.model, []
     for file, recipe in recipes:
         if args.model is None and recipe.model:
-            if (Path(recipe.model) / "config.json").is_file():
+            if any((Path(recipe.model) / name).is_file() for name in ("config.json", "adapter_config.json")):
                 plan.model = plan.model or recipe.model
             else:
                 missing.append(f"{file.name} starts from {recipe.model}, which is not there yet")
-    plan.notes += missing
+    if plan.model is None:
+        plan.notes += missing[:1]
+    if recipes:  # the strictest of the stages
+        plan.share_limit = min(recipe.data.bad_share_limit for _, recipe in recipes)
     seen = []
     for file, recipe in recipes:
         data = recipe.data
-        plan.share_limit = data.bad_share_limit
         max_length = args.max_length or (data.max_length if plan.model else None)
         pruning: dict[str, Any] = {} if data.video_pruning is None else {"pruning_rate": 0.0}  # max_length counts all
         sources = [(one, "train", one.limit) for one in data.sources]
@@ -118,6 +135,9 @@ def _tell(plan: Plan, args: argparse.Namespace, has_heldout: bool) -> None:
     how = "opened and their ends looked for" if args.decode == "headers" else "decoded"
     more = " (--decode full decodes them)" if args.decode == "headers" else ""
     plan.notes.append(f"media are {how}{more}")
+    streamed = [job for job in plan.jobs if isinstance(job.spec, dict) and job.spec.get("streaming")]
+    if streamed:
+        plan.notes.append(f"streamed sources ({len(streamed)}): their first records only (--limit N says how many)")
     if plan.model is None:
         plan.notes.append("no model: schema and media only (--model adds lengths and labels)")
     else:
@@ -136,4 +156,4 @@ def _data(path: str) -> str:
 
 
 def _exists(path: str) -> bool:
-    return path.startswith(HUB) or "{" in path or Path(path).expanduser().exists()
+    return path.startswith(HUB) or bool(SHARDS.search(path)) or Path(path).expanduser().exists()

@@ -1,10 +1,14 @@
 """The report of `radio-vlm check-data` in the terminal. Not a command itself."""
 
+import re
+
 from vlm.cli.tables import text_table
 
 BARS = " ▁▂▃▄▅▆▇█"
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
 LANGUAGES = 4
+MASKED, KEPT = 3000, 1000  # characters of a masked stretch that are too many to read, and those shown of its two ends
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # would move the cursor or change colours
 
 
 def problem_lines(report, show: int | None, json_file=None) -> list[str]:
@@ -22,8 +26,13 @@ def problem_lines(report, show: int | None, json_file=None) -> list[str]:
 def problem_line(problem) -> str:
     """One problem as a line: place, sample, reason, words, file."""
     sample = f" sample {problem.id!r}" if problem.id else ""
-    file = f" ({problem.file})" if problem.file and problem.file not in problem.where else ""
-    return f"{problem.where}:{sample} [{problem.reason}] {problem.message}{file}"
+    file = f" ({problem.file})" if problem.file and problem.file not in f"{problem.where} {problem.message}" else ""
+    return harmless(f"{problem.where}:{sample} [{problem.reason}] {problem.message}{file}")
+
+
+def harmless(text: str) -> str:
+    """Data come from strangers: what a terminal would obey is written out."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def summary(report, share_limit: float) -> str:
@@ -37,9 +46,17 @@ def summary(report, share_limit: float) -> str:
     if reasons:
         lines += [text_table(("problem", "count"), reasons, right=(1,)), ""]
     bad, samples = sum(one.bad for one in report.sources), sum(one.samples for one in report.sources)
-    effect = "stop" if report.bad_share("train") > share_limit else "skip them and go on"
-    verdict = f"{bad} of {samples} samples are bad"
-    lines.append(f"{verdict}; with data.bad_share_limit={share_limit:g} training would {effect}")
+    unread = report.problems.counts["unreadable_source"]
+    if unread:
+        all_of_them = unread == len(report.sources)
+        which = "no source" if all_of_them else f"{unread} of {len(report.sources)} sources"
+        hint = ": are their paths right? data.root=FOLDER says where those of a recipe start" if all_of_them else ""
+        lines.append(f"{which} could be read{hint}" if all_of_them else f"{which} could not be read")
+    if samples:
+        stops = report.bad_share("train") > share_limit
+        effect = "stop" if stops else "skip them and go on" if not unread else "not begin"
+        verdict = f"{bad} of {samples} samples are bad"
+        lines.append(f"{verdict}; with data.bad_share_limit={share_limit:g} training would {effect}")
     return "\n".join(lines)
 
 
@@ -57,18 +74,19 @@ def source_table(report) -> str:
         rows.append((name, one.format or "unreadable", one.samples, one.bad, one.images, one.videos, one.documents,
                      one.text_only, *(lengths.get(key, "") for key in ("min", "median", "p95", "max")), learned,
                      bars))  # fmt: skip
-    width = len(head) if any(one.tokens for one in report.sources) else 8
-    return text_table(head[:width], [row[:width] for row in rows], right=range(2, min(width, 13)))
+    told = [place for place, title in enumerate(head) if place < 4 or any(row[place] not in (0, "") for row in rows)]
+    right = [number for number, place in enumerate(told) if 2 <= place < len(head) - 1]
+    return text_table([head[place] for place in told], [[row[place] for place in told] for row in rows], right)
 
 
 def sparkline(values, limit: int | None = None, bins: int = 12) -> str:
-    """A histogram of one line, from 0 to `limit` (or the largest value)."""
+    """A histogram of one line, from 0 to `limit` (or the largest value); what is longer is in the last bar, as "+"."""
     import numpy as np
 
-    top = max(limit or 0, int(values.max()))
-    counts, _ = np.histogram(values, bins=bins, range=(0, top))
+    top = limit or int(values.max())
+    counts, _ = np.histogram(np.minimum(values, top), bins=bins, range=(0, max(1, top)))
     heights = np.ceil(counts / max(1, counts.max()) * (len(BARS) - 1)).astype(int)
-    return "".join(BARS[height] for height in heights) + f" 0…{top}"
+    return "".join(BARS[height] for height in heights) + f" 0…{top}{'+' if values.max() > top else ''}"
 
 
 def _languages(report) -> list[str]:
@@ -106,12 +124,23 @@ def preview_text(shown, color: bool) -> str:
     """Samples as the model sees them: what is not learned is grey (without colour: only what is learned is in «»)."""
     lines = []
     for one in shown:
-        lines.append(f"── {one.where}, sample {one.id!r}: {one.tokens} tokens, {one.trained} learned")
-        text = ""
-        for segment in one.segments:
+        tokens = "" if one.tokens is None else f": {one.tokens} tokens, {one.trained} learned"
+        lines.append(harmless(f"── {one.where}, sample {one.id!r}{tokens}"))
+        text, shown_segments = "", list(one.segments)
+        while shown_segments and not shown_segments[-1].text.strip():
+            shown_segments.pop()
+        for segment in shown_segments:
+            words = harmless(segment.text if segment.learned else shortened(segment.text))
             if color:
-                text += segment.text if segment.learned else f"{GREY}{segment.text}{PLAIN}"
+                text += words if segment.learned else f"{GREY}{words}{PLAIN}"
             else:
-                text += f"«{segment.text}»" if segment.learned else segment.text
+                text += f"«{words}»" if segment.learned else words
         lines += [text, ""]
     return "\n".join(lines)
+
+
+def shortened(text: str) -> str:
+    """A long stretch by its two ends."""
+    if len(text) <= MASKED:
+        return text
+    return f"{text[:KEPT]} … [{len(text) - 2 * KEPT:,} characters not shown] … {text[-KEPT:]}"

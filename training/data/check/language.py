@@ -8,7 +8,8 @@ import unicodedata
 from collections import Counter
 
 LONGEST = 2000  # characters looked at
-FEWEST = 2  # common words that must be met
+FEWEST = 2  # common words that must be met,
+SHARE = 0.05  # and their share of all words: lists of names and prices hold a few of any language
 SCRIPTS = {
     "LATIN": "Latin", "CYRILLIC": "Cyrillic", "GREEK": "Greek", "ARABIC": "Arabic", "HEBREW": "Hebrew",
     "DEVANAGARI": "Devanagari", "BENGALI": "Bengali", "TAMIL": "Tamil", "TELUGU": "Telugu", "GUJARATI": "Gujarati",
@@ -43,7 +44,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def guess_language(text: str) -> str:
-    """"English", "Chinese", "Latin script, too short", "no letters" ..."""
+    """As "English", "Chinese", "Latin script, too few words to tell", "no letters"."""
     text = text[:LONGEST]
     if text.isascii():
         return _latin(text) if any(map(str.isalpha, text)) else "no letters"
@@ -64,12 +65,15 @@ def guess_language(text: str) -> str:
 
 def _latin(text: str) -> str:
     votes: Counter[str] = Counter()
-    for word in _WORD.findall(text.lower()):
+    words = _WORD.findall(text.lower())
+    for word in words:
         languages = _OF_WORD.get(word, ())
         for language in languages:
             votes[language] += 1 / len(languages)
-    best = votes.most_common(1)
-    return best[0][0] if best and best[0][1] >= FEWEST else "Latin script, too few words to tell"
+    for language, count in votes.most_common(1):
+        if count >= max(FEWEST, SHARE * len(words)):
+            return language
+    return "Latin script, too few words to tell"
 
 
 def _script(letter: str) -> str:

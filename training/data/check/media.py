@@ -53,7 +53,7 @@ class MediaCheck:
 
     def __call__(self, item: dict[str, Any], value: Any) -> list[Picture]:
         """`item`: a content item; `value`: its medium, resolved: an absolute path, bytes, or an object in memory."""
-        key = _key(item, value)
+        key = medium_key(item, value)
         if key is None or key not in self._known:
             try:
                 found = self._open(item, value, 0 if key is None else key[0])
@@ -84,16 +84,14 @@ class MediaCheck:
         return []
 
     def _image(self, value: Any, key: int) -> Picture:
-        from_file = isinstance(value, (str, bytes))
-        header = self._header(value) if from_file and self.level == "headers" else None
-        image = load_image(value) if header is None else header
-        height, width = image_size(value) if image is header else (image.height, image.width)
-        bits = None
-        if self.fingerprints:
-            bits = fingerprint(_draft(header, value) if image is header else image)
-        if not from_file:
+        if isinstance(value, (str, bytes)) and self.level == "headers" and (header := self._header(value)) is not None:
+            with header:
+                height, width = image_size(value)
+                return Picture(key, width, height, fingerprint(_draft(header, value)) if self.fingerprints else None)
+        image = load_image(value)
+        if not isinstance(value, (str, bytes)):
             key = _hash(image.tobytes())
-        return Picture(key, width, height, bits)
+        return Picture(key, image.width, image.height, fingerprint(image) if self.fingerprints else None)
 
     def _header(self, value: str | bytes) -> Image.Image | None:
         """The opened picture, not decoded; None when it has to be decoded to be judged: a medical or a vector format,
@@ -103,10 +101,12 @@ class MediaCheck:
         if not value or is_dicom(value) or is_pdf(read_head(value)):
             return None
         image = open_picture(as_file(value), value if isinstance(value, str) else None)
-        if image.width * image.height > MAX_PIXELS:
-            return None  # load_image refuses it without decoding
-        with io.BytesIO(value) if isinstance(value, bytes) else open(value, "rb") as file:
-            return image if has_end(file, image) else None
+        if image.width * image.height <= MAX_PIXELS:  # else load_image refuses it without decoding
+            with io.BytesIO(value) if isinstance(value, bytes) else open(value, "rb") as file:
+                if has_end(file, image):
+                    return image
+        image.close()
+        return None
 
     def _document(self, item: dict[str, Any], value: Any) -> None:
         from vlm.prompt_documents import expand_documents
@@ -132,7 +132,7 @@ def _result(found: list[Picture] | SampleError) -> list[Picture]:
     return found
 
 
-def _key(item: dict[str, Any], value: Any) -> tuple | None:
+def medium_key(item: dict[str, Any], value: Any) -> tuple | None:
     """What a medium is remembered under: (63 bits of path or bytes, kind, options); None for objects in memory."""
     if not isinstance(value, (str, bytes)):
         return None

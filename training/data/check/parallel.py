@@ -1,6 +1,7 @@
 """Runs a check over many records in worker processes: results in order, few in memory at a time, a crash is a finding.
 
-A decoder that takes its process down (a damaged video can) spoils one record of the report, not the report.
+A decoder that takes its process down (a damaged video can) spoils one record of the report, not the report. When a
+process ends, nobody knows which record it was: the chunks that were under way are then looked at one at a time.
 """
 
 import multiprocessing
@@ -36,9 +37,15 @@ def run_over(
             for results in _in_order(check, chunks[done:], workers):
                 yield from zip(chunks[done], results)
                 done += 1
-        except BrokenProcessPool:  # nobody knows which record it was: look at this chunk's one by one
-            yield from ((index, _alone(check, index, crashed)) for index in chunks[done])
+            return
+        except BrokenProcessPool:
+            pass
+        for chunk in chunks[done : done + workers * WAITING]:
+            results, culprits = _alone(check, chunk, crashed)
+            yield from zip(chunk, results)
             done += 1
+            if culprits:  # many bad records in a row cost a fork each, one costs a few
+                break
 
 
 def _in_order(check: Callable[[int], Any], chunks: list[range], workers: int) -> Iterator[list[Any]]:
@@ -56,14 +63,18 @@ def _in_order(check: Callable[[int], Any], chunks: list[range], workers: int) ->
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone(check: Callable[[int], Any], index: int, crashed: Callable[[int], Any]) -> Any:
+def _alone(check: Callable[[int], Any], chunk: range, crashed: Callable[[int], Any]) -> tuple[list[Any], int]:
+    """The results of a chunk in a process of its own, halved as long as it ends; and how many records end theirs."""
     pool = _pool(check, 1)
     try:
-        return pool.submit(_run, range(index, index + 1)).result()[0]
+        return pool.submit(_run, chunk).result(), 0
     except BrokenProcessPool:
-        return crashed(index)
+        if len(chunk) == 1:
+            return [crashed(chunk[0])], 1
     finally:
         pool.shutdown(wait=False)
+    halves = [_alone(check, half, crashed) for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :])]
+    return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
 
 
 def _pool(check: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:

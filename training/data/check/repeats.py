@@ -28,11 +28,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """`other` looks like, or is, `first`; `bits`: how many of 256 differ; 0 also for the same file."""
+    """`other` looks like, or is, `first`; `bits`: how many of 256 differ; 0 also for the same file.
+
+    `words`: the whole conversations are the same, not only a picture.
+    """
 
     first: Place
     other: Place
     bits: int
+    words: bool = False
 
 
 @dataclass
@@ -61,13 +65,25 @@ class Repeats:
 
 
 def find_repeats(
-    tallies: Sequence[Tally], is_heldout: Sequence[bool], looks: bool = False, distance: int = DISTANCE
+    tallies: Sequence[Tally],
+    is_heldout: Sequence[bool],
+    looks: bool = False,
+    distance: int = DISTANCE,
+    origins: Sequence[str] | None = None,
 ) -> Repeats:
-    """Compares all records of the tallies. `looks`: also by fingerprints, within `distance` bits."""
+    """Compares all records of the tallies.
+
+    Args:
+        looks: Also by fingerprints, within `distance` bits.
+        origins: What each tally was read from; a training source that two stages read does not repeat itself.
+    """
     found = Repeats(distance)
     training = [number for number, heldout in enumerate(is_heldout) if not heldout]
     heldout = [number for number, held in enumerate(is_heldout) if held]
-    _conversations(tallies, training, found)
+    longest: dict[str | int, int] = {}
+    for number in sorted(training, key=lambda number: len(tallies[number])):
+        longest[number if origins is None else origins[number]] = number
+    _conversations(tallies, sorted(longest.values()), found)
     _shared_conversations(tallies, training, heldout, found)
     ours, theirs = _Files(tallies, training), _Files(tallies, heldout)
     for mine, other in zip(*_same(ours.keys, theirs.keys)):
@@ -181,7 +197,7 @@ def _conversations(tallies: Sequence[Tally], training: list[int], found: Repeats
     for at in again[:SHOWN]:
         one = first[inverse[at]]
         places = (Place(int(sources[one]), int(rows[one])), Place(int(sources[at]), int(rows[at])))
-        found.conversation_pairs.append(Pair(*places, 0))
+        found.conversation_pairs.append(Pair(*places, 0, words=True))
 
 
 def _shared_conversations(tallies: Sequence[Tally], training: list[int], heldout: list[int], found: Repeats) -> None:
@@ -191,4 +207,4 @@ def _shared_conversations(tallies: Sequence[Tally], training: list[int], heldout
         at = np.searchsorted(unique, key)
         if at < len(unique) and unique[at] == key:
             mine = Place(int(sources[first[at]]), int(rows[first[at]]))
-            found.overlap[int(source), int(row)] = Pair(mine, Place(int(source), int(row)), 0)
+            found.overlap[int(source), int(row)] = Pair(mine, Place(int(source), int(row)), 0, words=True)

@@ -119,13 +119,16 @@ class Report:
     def pair(self, pair: Pair) -> dict[str, Any]:
         """A pair in words."""
         found = {"first": self.where(pair.first), "other": self.where(pair.other), "bits": pair.bits}
-        names = {"first_file": self.medium(pair.first), "other_file": self.medium(pair.other)}
+        if pair.words:
+            return found | {"same": "conversation"}
+        names = {"same": "picture", "first_file": self.medium(pair.first), "other_file": self.medium(pair.other)}
         return found | {key: name for key, name in names.items() if isinstance(name, str)}
 
     def write_json(self, path: Path) -> None:
         """The whole report; problems are written one by one, so there may be millions."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        # half a surrogate pair, which records and names of files may hold, becomes its JSON escape
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for piece in self._json():
                 file.write(piece)
 

@@ -44,6 +44,12 @@ class Job:
     def path(self) -> str:
         return str(self.spec["path"] if isinstance(self.spec, dict) else self.spec)
 
+    @property
+    def origin(self) -> str:
+        """The same for jobs whose records of the same number are the same."""
+        spec = self.spec if isinstance(self.spec, dict) else {"path": self.spec}
+        return repr(sorted((key, str(value)) for key, value in spec.items() if key not in ("limit", "name")))
+
 
 def check(
     jobs: Sequence[Job | str | Path | dict[str, Any]],
@@ -77,7 +83,8 @@ def check(
             _check_source(job, report, processor, job.max_length or max_length, workers, progress, looks)
     except KeyboardInterrupt:
         report.interrupted = True
-    report.repeats = find_repeats(report.tallies, [one.role == "eval" for one in report.sources], looks, distance)
+    heldout = [one.role == "eval" for one in report.sources]
+    report.repeats = find_repeats(report.tallies, heldout, looks, distance, [job.origin for job in jobs])
     _tell_overlap(report)
     for one, tally in zip(report.sources, report.tallies):
         one.count(tally)
@@ -150,9 +157,9 @@ def _tell_overlap(report: Report) -> None:
     for (number, row), pair in sorted(report.repeats.overlap.items()):
         source, first = report.opened[number], report.where(pair.first)
         medium = report.medium(pair.other)
-        file = medium if isinstance(medium, str) else None
+        file = medium if isinstance(medium, str) and not pair.words else None
         like = f"looks like one in training ({pair.bits} of 256 bits differ)" if pair.bits else "is also in training"
-        message = f"its {'picture' if file else 'conversation'} {like}: {first}"
+        message = f"its {'conversation' if pair.words else 'picture'} {like}: {first}"
         report.problems.add(Problem(source.name, source.where(row), _id_of(source, row), "in_training", message, file))
         report.tallies[number].bad[row] = 1
 

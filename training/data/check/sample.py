@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.data.check.language import guess_language
-from training.data.check.media import MediaCheck, Picture
+from training.data.check.media import MediaCheck, Picture, medium_key
 from training.data.dataset import encode_sample, measure_sample, no_answer
 from training.data.sample import Sample
 from training.data.sources import Source
@@ -95,11 +95,12 @@ class SampleCheck:
                 pictures = self.media(item, value)
             except SampleError as error:
                 errors.append(error)
-                values.append(repr(item[kind])[:200])
+                values.append(repr(item[kind]))
                 continue
             finding.pictures += [(number, picture) for picture in pictures]
-            values.append(pictures[0].key if pictures else str(value)[:200])
-        finding.content_key = key_of(json.dumps([_texts(sample), values], ensure_ascii=False))
+            values.append(medium_key(item, value) or [picture.key for picture in pictures] or number)
+        calls = [message.get("tool_calls") for message in sample.messages]
+        finding.content_key = key_of(json.dumps([_texts(sample), calls, values], default=repr))
         return errors
 
     def _text(self, sample: Sample, finding: Finding) -> None:
@@ -111,7 +112,16 @@ class SampleCheck:
 
     def _tokens(self, sample: Sample, finding: Finding) -> None:
         encode = encode_sample if self.media.level == "full" else measure_sample
-        encoded = encode(sample, self.processor, self.max_length, **self.options)
+        try:
+            encoded = encode(sample, self.processor, self.max_length, **self.options)
+        except SampleError as error:
+            if error.reason == "too_long":  # how long tells what max_length should be
+                self._count(measure_sample(sample, self.processor, None, **self.options), finding)
+            raise
+        self._count(encoded, finding)
+
+    @staticmethod
+    def _count(encoded: dict[str, Any], finding: Finding) -> None:
         finding.tokens = len(encoded["input_ids"])
         finding.trained = int((encoded["labels"] != -100).sum())
 

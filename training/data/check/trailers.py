@@ -26,11 +26,12 @@ def has_end(file: BinaryIO, image: Image.Image) -> bool | None:
     if image.format == "PNG":
         return b"IEND" in _tail(file, size)
     if image.format == "GIF":
-        return _tail(file, size).rstrip(b"\0").endswith(b";")
+        return _tail(file, size).rstrip(b"\0").endswith(b"\0;")  # the end of the last block, then the file's
     if image.format in ("WEBP", "BMP"):
         place, extra = (4, 8) if image.format == "WEBP" else (2, 0)
         file.seek(place)
-        return size >= struct.unpack("<I", file.read(4))[0] + extra
+        promised = struct.unpack("<I", file.read(4))[0]
+        return size >= promised + extra if promised else None  # some programs leave a BMP's 0
     if image.format == "TIFF":
         for offsets, counts in STRIPS:
             if offsets in image.tag_v2 and counts in image.tag_v2:
