@@ -127,9 +127,8 @@ class PackedCausalLM:
             if token_weights is not None or z_loss:
                 given = "z_loss was" if token_weights is None else "token_weights were"
                 raise ValueError(f"{given} given, but {type(self).__name__} {reason}: leave them out")
-            outputs = PackedCausalLMOutput(**self._native(inputs, labels, num_items_in_batch))
-            if return_token_losses:
-                outputs.token_losses = losses_of_logits(outputs.logits, labels)
+            outputs = self._native(inputs, labels, num_items_in_batch)  # of the family's own class
+            outputs.token_losses = losses_of_logits(outputs.logits, labels) if return_token_losses else None
             outputs.logits = None if skip_logits else slice_logits_to_keep(outputs.logits, logits_to_keep)
             return outputs
         return_dict = inputs.pop("return_dict", None)

@@ -195,7 +195,8 @@ def native_parts(native, ids: torch.Tensor, labels: torch.Tensor, rows: list[lis
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_loss_is_the_token_weighted_mean_of_separate_losses(name: str):
-    """And the extras of the family (z-loss, router loss) are those over all positions of the batch."""
+    """And the extras of the family (z-loss, router loss) are those over all positions of the batch; of a batch that is
+    a part of a step they count by its share of the tokens."""
     native = enliven(native_model(name))
     model = prepared_copy(native)
     ids, seq_idx = random_ids(ROWS), seq_idx_of(ROWS)
@@ -210,8 +211,9 @@ def test_loss_is_the_token_weighted_mean_of_separate_losses(name: str):
         assert (outputs.logits is None) == skip_logits
         assert difference(outputs.loss, wanted) <= 1e-5
         assert gradient_error(gradients(model, outputs.loss), wanted_gradients) <= 1e-4
-    summed = model(input_ids=ids, seq_idx=seq_idx, labels=labels, num_items_in_batch=torch.tensor(50)).loss
-    assert difference(summed, total / 50 + z_loss + router_loss) <= 1e-5
+    whole = 2 * count  # labels of a step of which this batch is one half
+    half = model(input_ids=ids, seq_idx=seq_idx, labels=labels, num_items_in_batch=whole).loss
+    assert difference(half, (total / count + z_loss + router_loss) / 2) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["llama", "nemotron_h", "falcon_h1"])
