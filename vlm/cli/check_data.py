@@ -25,7 +25,7 @@ dataset folder, parquet, hf://ORG/NAME.
 
 levels: --decode headers opens every medium and looks for its end (what is damaged in the middle passes); --decode full
 decodes it. Pictures are compared by their looks when there are held-out sources or --duplicates is given; that decodes
-them too (JPEG at an eighth of their size). The same file and the same words are always found. Of a streamed source the
+them too (JPEG at a fraction of their size). The same file and the same words are always found. Of a streamed source the
 first 1000 records are looked at, or as many as --limit or its own limit says."""
 
 
