@@ -78,7 +78,7 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
 .words { padding: 15px 18px 16px; display: flex; flex-direction: column; gap: 3px; flex: 1; }
 .where { display: flex; justify-content: space-between; gap: 14px; font-size: 12.5px; color: var(--faint);
   margin-bottom: 5px; white-space: nowrap; }
-.where span:last-child { overflow: hidden; text-overflow: ellipsis; direction: rtl; }
+.where span:last-child { overflow: hidden; text-overflow: ellipsis; }
 .asked { font: 400 19px/1.35 var(--serif); overflow-wrap: anywhere; }
 .said { font-size: 15px; overflow-wrap: anywhere; } .said b { font-weight: 600; }
 .right { color: var(--accent); } .wrong { color: var(--wrong); }

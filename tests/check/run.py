@@ -1,8 +1,8 @@
 """`make check`: every number the project promises, at the size it promises it; writes runs/check/numbers.json.
 
 Runs the demo for each seed, scores the first one on fresh data, opens its export in an environment without this
-package, trains stage 2 once more without stage 1, measures the RADIO encoders and the language models, and runs the
-real files where they are. A little over an hour on two cores.
+package, trains stage 2 once more without stage 1, measures the RADIO encoders, the language models and the training
+engine, and runs the real files where they are. About an hour and a half on two cores.
 """
 
 import argparse
@@ -16,6 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.check.adapter_numbers import adapter_numbers  # noqa: E402
+from tests.check.check_data_numbers import check_data_numbers  # noqa: E402
+from tests.check.distribution_numbers import distribution_numbers  # noqa: E402
 from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
 from tests.check.evs_numbers import evs_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
@@ -24,11 +27,15 @@ from tests.check.lora_numbers import lora_numbers  # noqa: E402
 from tests.check.loss_numbers import loss_numbers  # noqa: E402
 from tests.check.omni_numbers import omni_numbers  # noqa: E402
 from tests.check.packing_numbers import packing_numbers  # noqa: E402
+from tests.check.plan_numbers import plan_numbers  # noqa: E402
 from tests.check.projector_numbers import projector_numbers  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
+from tests.check.recipe_step import recipe_step_numbers  # noqa: E402
+from tests.check.resume_numbers import resume_numbers  # noqa: E402
 from tests.check.scan_numbers import scan_numbers  # noqa: E402
 from tests.check.step_numbers import step_numbers  # noqa: E402
 from tests.check.targets import Number, demo_numbers, table, write  # noqa: E402
+from tests.check.training_throughput_numbers import training_throughput_numbers  # noqa: E402
 from tests.check.video_numbers import video_numbers  # noqa: E402
 
 PYTHON = sys.executable
@@ -125,6 +132,12 @@ def main() -> int:
         lambda: video_numbers(args.out / "video"),
         lambda: omni_numbers(args.out / "omni", SHARED),
         lambda: evs_numbers(args.out / "evs", first / "stage4"),
+    ]
+    for numbers_of in (distribution_numbers, resume_numbers, adapter_numbers, plan_numbers, recipe_step_numbers):
+        parts.append(lambda part=numbers_of: part(args.out / part.__name__.removesuffix("_numbers")))
+    parts += [
+        lambda: training_throughput_numbers(args.out / "throughput"),
+        lambda: check_data_numbers(args.out / "check_data"),
     ]
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))

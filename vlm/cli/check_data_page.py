@@ -16,7 +16,6 @@ LONGEST = 20_000  # characters of one stretch of a preview
 OWN_STYLE = """
 .heads { grid-template-columns: repeat(auto-fit, minmax(168px, 1fr)); gap: 16px; }
 .head { padding: 18px 20px 2px; } .head .big { font-size: 44px; }
-.where span:last-child { direction: ltr; }
 td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 11em; }
 .sources table { font-size: 14px; } .sources :is(th, td):not(:first-child, :last-child) {
   padding-left: 9px; padding-right: 9px; }
