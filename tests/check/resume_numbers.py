@@ -1,13 +1,12 @@
 """kill -9 at a random step, resume: the losses of the following steps against those of the uninterrupted run.
 
-Stages 1 and 2, plain and LoRA, map-style (padded and packed) and streaming sources (with another number of workers
-after the resume), one process and two under ZeRO; the tiny model of the tests. And the same stop with a resume on
-another number of processes.
+Stages 1 and 2, each plain and with LoRA, each from map-style and from streamed sources (with another number of workers
+after the resume), padded and packed, one process and two under ZeRO; the tiny model of the tests. And the same stop
+with a resume on another number of processes.
 
     python tests/check/resume_numbers.py runs/check/resume
 """
 
-import io
 import random
 import shutil
 import sys
@@ -19,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.check.targets import Number, table  # noqa: E402
 from tests.helpers.stage_runs import PROBE, launch, losses, mixed_corpus, save_small_vlm  # noqa: E402
+from tests.helpers.streamed_folders import parquet_folder  # noqa: E402
 
 SAVE_EVERY, EARLIEST, LATEST, AFTER = 10, 12, 28, 50
 STEPS = LATEST + AFTER
@@ -26,8 +26,10 @@ STAGE1 = ("modules.vision.freeze=true", "modules.text.freeze=true")
 STAGE2 = ("modules.text.lr=5e-4",)
 LORA = ("adapter.rank=4", "adapter.alpha=8")
 MAP = ("data.sources=[{path: mixed}]",)
-PACKED = (*MAP, "packing=true", "pack_length=192", "packing_buffer=32")
 STREAM = ("data.sources=[{path: stream, streaming: true}]", "stream_block=16")
+BOTH = ("data.sources=[{path: stream, streaming: true, weight: 2}, {path: mixed, weight: 1}]", "stream_block=16")
+PACKED = ("packing=true", "pack_length=192", "packing_buffer=32")
+MUON = ("optimizer=muon", "muon_learning_rate=0.002")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ class Case:
 CASES = (
     Case("stage 1, map-style", (*STAGE1, *MAP, "num_workers=1")),
     Case("stage 1, streaming, 2 workers then none", (*STAGE1, *STREAM, "num_workers=2"), again=("num_workers=0",)),
-    Case("stage 1, LoRA, map-style", ("modules.vision.freeze=true", *LORA, *MAP)),
+    Case("stage 1, LoRA, map-style", (*STAGE1[:1], *LORA, *MAP)),
+    Case("stage 1, LoRA, streaming beside map-style, none then 2 workers", (*STAGE1[:1], *LORA, *BOTH),
+         again=("num_workers=2",)),
     Case("stage 2, map-style, 2 processes, ZeRO-2", (*STAGE2, *MAP, "zero=zero2"), processes=2),
-    Case("stage 2, packed, Muon", (*STAGE2, *PACKED, "optimizer=muon", "muon_learning_rate=0.002")),
-    Case("stage 2, packed, streaming, none then 1 worker", (*STAGE2, *PACKED, *STREAM), again=("num_workers=1",)),
+    Case("stage 2, map-style, packed, Muon", (*STAGE2, *MAP, *PACKED, *MUON)),
+    Case("stage 2, streaming, packed, none then 1 worker", (*STAGE2, *STREAM, *PACKED), again=("num_workers=1",)),
+    Case("stage 2, LoRA, map-style", (*STAGE2, *LORA, *MAP)),
     Case("stage 2, LoRA, streaming, 2 processes, ZeRO-3", (*STAGE2, *LORA, *STREAM, "zero=zero3"), processes=2),
     Case("stage 2, ZeRO-3, 2 processes then 1", (*STAGE2, *MAP, "zero=zero3", "global_batch_size=2"), processes=2,
          processes_again=1, target="<= 1e-4"),
@@ -56,29 +61,11 @@ CASES = (
 
 
 def prepare(folder: Path) -> None:
-    """A new folder with the model, a mixed corpus, and the same as parquet files to be streamed."""
-    import datasets
-    from PIL import Image
-
+    """A new folder with the model, a mixed corpus, and one as parquet files to be streamed."""
     shutil.rmtree(folder, ignore_errors=True)
     save_small_vlm(folder / "stage0")
     mixed_corpus(folder / "mixed", n=50)
-
-    def picture(i: int) -> dict:
-        file = io.BytesIO()
-        Image.new("RGB", (64, 32 + i % 3 * 16), (10 * i % 256, 255 - i, 3 * i % 256)).save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": None}
-
-    turns = {"user": datasets.Value("string"), "assistant": datasets.Value("string")}
-    features = datasets.Features({"texts": datasets.List(turns), "images": datasets.List(datasets.Image())})
-    (folder / "stream").mkdir()
-    for part in range(3):
-        rows = range(part, 50, 3)
-        data = {
-            "texts": [[{"user": f"number {i}?", "assistant": str(10 + i)}] for i in rows],
-            "images": [[picture(i)] if i % 2 else [] for i in rows],
-        }
-        datasets.Dataset.from_dict(data, features=features).to_parquet(folder / f"stream/train-{part:05d}.parquet")
+    parquet_folder(folder / "stream", (17, 17, 16), row_group=10, pictures=True)
 
 
 def run(folder: Path, out: str, case: Case, *extra: str, processes: int, kill: int | None = None) -> Path:

@@ -176,7 +176,7 @@ class BufferedPlan:
         tickets = iter(self.feed)
         held = {*state["waiting"], *(number for row in state["rows"] for number in row)}
         first = min([state["next"], *held])
-        read = [next(tickets) for _ in range(first, state["next"])]
+        read = (next(tickets) for _ in range(first, state["next"]))  # one by one: their pictures may fill the memory
         kept = {ticket.number: ticket for ticket in read if ticket.number in held}
         sizes = {t.number: size for t, size in self.measure(iter([kept[number] for number in sorted(held)]))}
         gone = [number for number in held if sizes[number] is None]

@@ -46,7 +46,8 @@ def load_whole(path: Path | str, subset: str | None, split: str | None) -> Any:
 
 
 def load_stream(path: Path | str, subset: str | None, split: str | None) -> Any:
-    """An IterableDataset with undecoded media. Raises DataError."""
+    """An IterableDataset with undecoded media; where its columns are not known beforehand (CSV files) nothing would be
+    decoded. Raises DataError."""
     datasets = _datasets()
     try:
         if files := _chosen_files(path, subset, split):
@@ -59,7 +60,7 @@ def load_stream(path: Path | str, subset: str | None, split: str | None) -> Any:
         raise
     except Exception as error:
         raise DataError(_explained(path, subset, split, error)) from error
-    return data.decode(False)
+    return data if data.features is None else data.decode(False)
 
 
 def undictionary(row: dict[str, Any]) -> dict[str, Any]:

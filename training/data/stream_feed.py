@@ -6,11 +6,13 @@ stream takes part with full shuffled passes. Nothing is random but by the seed, 
 of each source began and how much of it was handed out.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -46,12 +48,14 @@ class StreamFeed:
         about = [{key: spec.get(key) for key in ("path", "subset", "split", "weight", "limit")} for spec in sources]
         self.identity = {"kind": "stream", "seed": seed, "rank": rank, "world_size": world_size, "block": block}
         self.identity["sources"] = [{key: str(value) for key, value in one.items() if value} for one in about]
+        self.identity["sizes"] = [lane.size for lane in self.lanes]
         # What may still be asked for: the tickets from `_first` on, and the counts of each source before it.
         self._first, self._before = 0, [0] * len(specs)
         self._chosen: deque[int] = deque()
 
     def __iter__(self) -> Iterator[Ticket]:
-        number, counts = self._first, list(self._before)
+        number = self._first + len(self._chosen)
+        counts = self._counts(number)
         while True:
             source = turn(self.shares, counts, number)
             sample, epoch = self.lanes[source].next()
@@ -67,13 +71,13 @@ class StreamFeed:
         return {**self.identity, "number": number, "counts": counts, "lanes": lanes}
 
     def restore(self, state: dict) -> None:
-        """Go on from a `state`. DataError when it belongs to other sources, seed, block or ranks."""
+        """Go on from a `state`. Raises DataError when it belongs to other sources, sizes, seed, block or ranks."""
         for key, mine in self.identity.items():
             if state.get(key) != mine:
                 raise DataError(
-                    f"the saved place in the data was taken with {key} = {state.get(key)!r}, this run has {mine!r}: "
-                    "streamed data go on only with the same sources, seed, block and number of processes; resume with "
-                    "those, or start the data over by deleting data_state_rank*.json of the checkpoint"
+                    f"the saved data position has {key} = {state.get(key)!r}, this run has {mine!r}: streamed data go "
+                    "on only with the sources, seed, data.stream_block and number of processes it was saved with; "
+                    "resume with those, or start over from the weights with model=CHECKPOINT and another output_dir"
                 )
         self._first, self._before, self._chosen = state["number"], list(state["counts"]), deque()
         for lane, count, saved in zip(self.lanes, state["counts"], state["lanes"]):
@@ -146,11 +150,14 @@ class Lane:
     """
 
     FIRST: dict = {}  # where the first block begins
+    size: str  # how much there is, in words: a place is good for data of this size alone
 
     def __init__(self, seed: int, block: int):
         self.seed, self.block = seed, block
         self._thread: ThreadPoolExecutor | None = None
+        self._next: Future | None = None
         self.restore(0, {"start": self.FIRST, "skip": 0})
+        LANES.add(self)
 
     def read(self, start: dict) -> tuple[list[tuple[Sample, int]], dict]:
         """The (sample, pass) pairs of the block that begins at `start`, and where the next one begins."""
@@ -158,10 +165,11 @@ class Lane:
 
     def restore(self, count: int, saved: dict) -> None:
         """Go on with ticket `count` of this lane: `skip` tickets into the block that begins at `start`."""
+        self.settle()
         self._count, self._skip = count, saved["skip"]
         self._blocks: deque[tuple[int, dict]] = deque([(count - saved["skip"], saved["start"])])
         self._items: list[tuple[Sample, int]] = []
-        self._next: Future | None = None
+        self._next = None
         self._begin: dict = saved["start"]
 
     def next(self) -> tuple[Sample, int]:
@@ -178,13 +186,18 @@ class Lane:
         """Makes the next block the current one, and has the one behind it read."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream")
-        left = self._skip - len(self._items)  # more than a block when a restored place lies in a later one
-        begin, first = self._begin, self._count - left
-        self._items, self._begin = self._next.result() if self._next else self.read(begin)
-        if not self._blocks or self._blocks[-1][0] < first:
-            self._blocks.append((first, begin))
+        left = self._skip - len(self._items)  # more than a block when a restored place lies behind an empty one
+        first = self._count - left
+        self._items, self._begin = self._next.result() if self._next else self.read(self._begin)
+        if self._items:  # known by its first beginning alone: states are the same however far was read
+            self._blocks.append((first + len(self._items), self._begin))
         self._skip = left
         self._next = self._thread.submit(self.read, self._begin)
+
+    def settle(self) -> None:
+        """Returns when no block is being read."""
+        if self._next is not None:
+            wait([self._next])
 
     def state(self, count: int) -> dict:
         """From where `restore` goes on with ticket `count` of this lane."""
@@ -197,6 +210,12 @@ class Lane:
             self._blocks.popleft()
 
 
+# A process forked while a block is read would hold the reading thread's locks (of imports, say) for ever, so a fork,
+# such as that of a loader's worker, waits for the blocks. Which lanes there are only the process as a whole can know.
+LANES: WeakSet[Lane] = WeakSet()
+os.register_at_fork(before=lambda: [lane.settle() for lane in list(LANES)])
+
+
 class StreamLane(Lane):
     """A stream: blocks in the order in which they come, shuffled within."""
 
@@ -204,13 +223,17 @@ class StreamLane(Lane):
 
     def __init__(self, spec: dict[str, Any], number: int, seed: int, rank: int, world_size: int, block: int):
         self.stream = open_stream(spec, rank, world_size)
+        self.size = self.stream.size
         self.key = (seed, 6, number, rank)
         super().__init__(seed, block)
 
     def read(self, start: dict) -> tuple[list[tuple[Sample, int]], dict]:
         samples, position, ended = self.stream.read(start["position"], self.block)
         if ended and not samples and start["block"] == 0:
-            raise DataError(f"{self.stream.source.path} holds no records for rank {self.stream.rank}")
+            raise DataError(
+                f"{self.stream.source.path} holds no records for rank {self.stream.rank} of {self.stream.world_size}: "
+                f"{self.size}, read with limit = {self.stream.limit}, are too few for so many processes"
+            )
         order = np.random.default_rng([*self.key, start["pass"], start["block"]]).permutation(len(samples))
         items = [(samples[place], start["pass"]) for place in order]
         if ended:
@@ -226,7 +249,8 @@ class ShuffledLane(Lane):
     def __init__(self, spec: dict[str, Any], number: int, seed: int, rank: int, world_size: int, block: int):
         self.source = open_source(spec)
         limit = spec.get("limit")
-        self.size = len(self.source) if limit is None else min(limit, len(self.source))
+        self.records = len(self.source) if limit is None else min(limit, len(self.source))
+        self.size = f"{self.records} records"
         self.number, self.rank, self.world_size = number, rank, world_size
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
         super().__init__(seed, block)
@@ -234,9 +258,9 @@ class ShuffledLane(Lane):
     def read(self, start: dict) -> tuple[list[tuple[Sample, int]], dict]:
         items = []
         for ticket in range(start["ticket"], start["ticket"] + self.block):
-            turn_, place = divmod(ticket * self.world_size + self.rank, self.size)
+            turn_, place = divmod(ticket * self.world_size + self.rank, self.records)
             if self._order[0] != turn_:
-                order = np.random.default_rng([self.seed, 2, self.number, turn_]).permutation(self.size)
+                order = np.random.default_rng([self.seed, 2, self.number, turn_]).permutation(self.records)
                 self._order = (turn_, order)
             items.append((readable(self.source, int(self._order[1][place])), turn_))
         return items, {"ticket": start["ticket"] + self.block}

@@ -17,7 +17,12 @@ from vlm.errors import SampleError
 
 
 class Stream(ABC):
-    """One pass over the records of `source` that belong to one rank."""
+    """One pass over the records of `source` that belong to one rank.
+
+    size: what is known of how much there is, in words: a position is good for data of this size alone.
+    """
+
+    size: str
 
     def __init__(self, source: Source, rank: int, world_size: int, limit: int | None):
         self.source, self.rank, self.world_size, self.limit = source, rank, world_size, limit
@@ -54,22 +59,27 @@ def unreadable(error: SampleError, source: Source) -> Sample:
 class SequenceStream(Stream):
     """A source of known length in its own order: rank r of W takes rows r, r + W, ..."""
 
+    def __init__(self, source: Source, rank: int, world_size: int, limit: int | None):
+        super().__init__(source, rank, world_size, limit)
+        self.records = len(source) if limit is None else min(limit, len(source))
+        self.size = f"{self.records} records"
+
     def read(self, position: dict | None, count: int) -> tuple[list[Sample], dict, bool]:
-        size = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         first = 0 if position is None else position["record"]
-        rows = range(self.rank, size, self.world_size)
+        rows = range(self.rank, self.records, self.world_size)
         samples = [readable(self.source, row) for row in rows[first : first + count]]
         return samples, {"record": first + len(samples)}, first + count >= len(rows)
 
 
 class HfStream(Stream):
     """A dataset of `datasets` in streaming mode: whole files (shards) a rank where their number divides evenly and
-    there is no limit, else every W-th record. Its own state says where to go on, without reading what lies before.
+    there is no limit, else every W-th record. Its own state says where to go on, without reading the files before.
     """
 
     def __init__(self, source: HfDatasetSource, rank: int, world_size: int, limit: int | None):
         super().__init__(source, rank, world_size, limit)
         self.data = load_stream(source.path, source.subset, source.split)
+        self.size = f"{self.data.num_shards} files"
         self.by_shard = world_size > 1 and limit is None and self.data.num_shards % world_size == 0
         if self.by_shard:
             from datasets.distributed import split_dataset_by_node
@@ -83,6 +93,7 @@ class HfStream(Stream):
         if position is None or position != self._position:
             self.data.load_state_dict(self._fresh if position is None else position["state"])
             self._rows = iter(self.data)
+        self._position = None  # should reading fail, `_rows` is at its end, which must not pass for the end of the data
         record = 0 if position is None else position["record"]  # of the pass, counted over what this iterator yields
         samples, ended = [], False
         while len(samples) < count and not ended:

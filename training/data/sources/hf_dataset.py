@@ -6,7 +6,7 @@ Rows may be shaped in any way that training.data.records knows.
 
 from pathlib import Path
 
-from training.data.hf_loading import is_saved, load_whole, parquet_files, undictionary
+from training.data import hf_loading  # which imports this package: its names are looked up when they are needed
 from training.data.sample import Sample
 from training.data.sources.registry import HUB, DataError, Source, register_source
 
@@ -20,7 +20,7 @@ class HfDatasetSource(Source):
         self.base_dir = self._base_dir()
         if not opened:
             return
-        self.data = load_whole(path, self.subset, self.split)
+        self.data = hf_loading.load_whole(path, self.subset, self.split)
         if len(self.data) == 0:
             raise DataError(f"{path} holds no rows")
 
@@ -29,7 +29,7 @@ class HfDatasetSource(Source):
         path = Path(path)
         if not path.is_dir():
             return path.is_file() and path.suffix in (".parquet", ".arrow")
-        return is_saved(path) or bool(parquet_files(path)) or any(path.glob("*/*.parquet"))
+        return hf_loading.is_saved(path) or bool(hf_loading.parquet_files(path)) or any(path.glob("*/*.parquet"))
 
     def _base_dir(self) -> Path | None:
         path = Path(self.path)
@@ -41,7 +41,7 @@ class HfDatasetSource(Source):
     def __getitem__(self, index: int) -> Sample:
         index = self._checked(index)
         default_id = f"{Path(self.path).stem}:{index}"
-        row = undictionary(self.data[index].to_pylist()[0])
+        row = hf_loading.undictionary(self.data[index].to_pylist()[0])
         return self.parse(self.renamed(row), default_id, self.where(index), self.base_dir)
 
 
