@@ -1,6 +1,5 @@
 """`radio-vlm check-data` finds each bad input before training, names file and sample, and says so by its exit code."""
 
-import json
 import os
 
 import numpy as np
@@ -8,34 +7,15 @@ import pytest
 from PIL import Image
 
 from tests.helpers.data_folders import good_folder, record, write_image, write_records
-from tests.helpers.tiny_processor import tiny_processor
-from vlm.cli import loading
 from vlm.cli.main import main
 from vlm.errors import RadioVLMError
 
 
-@pytest.fixture(autouse=True)
-def fake_model(monkeypatch):
-    monkeypatch.setattr(loading, "load_processor", lambda name: tiny_processor())
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """run(arguments...) -> (exit code, printed text, JSON report)."""
-
-    def call(*arguments):
-        file = tmp_path / "report.json"
-        code = main(["check-data", *map(str, arguments), "--json", str(file)])
-        return code, capsys.readouterr().out, json.loads(file.read_text())
-
-    return call
-
-
 @pytest.mark.parametrize("model", [(), ("--model", "m", "--max-length", 100)])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_good_data(tmp_path, run, model, workers):
+def test_good_data(tmp_path, check_data, model, workers):
     folder = good_folder(tmp_path / "d", 30)
-    code, text, report = run(folder, *model, "--workers", workers)
+    code, text, report = check_data(folder, *model, "--workers", workers)
     assert code == 0 and report["ok"] and "everything is in order" in text
     source = report["sources"][0]
     assert (source["samples"], source["images"], source["text_only"], source["turns"]) == (30, 20, 10, 60)
@@ -105,12 +85,12 @@ HOW = ["missing", "empty", "truncated_png", "truncated_jpg", "corrupt", "huge", 
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("model", [False, True])
-def test_every_bad_input_is_found(tmp_path, run, how, model):
+def test_every_bad_input_is_found(tmp_path, check_data, how, model):
     folder = good_folder(tmp_path / "d", 10)
     lines = (folder / "records.jsonl").read_text().splitlines()
     bad, reason = spoil(folder, how)
     write_records(folder, [*lines[:4], bad, *lines[4:]])
-    code, text, report = run(folder, *(("--model", "m", "--max-length", "100") if model else ()))
+    code, text, report = check_data(folder, *(("--model", "m", "--max-length", "100") if model else ()))
     if how == "long" and not model:
         assert code == 0  # only a model counts tokens
         return
@@ -123,27 +103,27 @@ def test_every_bad_input_is_found(tmp_path, run, how, model):
     assert report["sources"][0]["bad"] == 1
 
 
-def test_all_media_of_a_sample_are_told(tmp_path, run):
+def test_all_media_of_a_sample_are_told(tmp_path, check_data):
     write_records(tmp_path / "d", [record("x", images=("a.png", "b.png"))])
     for model in ((), ("--model", "m")):
-        _, _, report = run(tmp_path / "d", *model)
+        _, _, report = check_data(tmp_path / "d", *model)
         assert [problem["reason"] for problem in report["problems"]] == ["missing_file"] * 2
 
 
-def test_broken_llava_json_is_a_problem_of_the_file(tmp_path, run):
+def test_broken_llava_json_is_a_problem_of_the_file(tmp_path, check_data):
     (tmp_path / "x.json").write_text('[{"id": 1}\n, oops')
-    code, text, report = run(tmp_path / "x.json", good_folder(tmp_path / "d", 3))
+    code, text, report = check_data(tmp_path / "x.json", good_folder(tmp_path / "d", 3))
     assert code == 1 and report["problems"][0]["reason"] == "unreadable_source" and "x.json:2" in text
     assert [source["samples"] for source in report["sources"]] == [0, 3]
 
 
-def test_media_root_limit_and_show(tmp_path, run):
+def test_media_root_limit_and_show(tmp_path, check_data):
     folder = good_folder(tmp_path / "d", 9)
     alone = write_records(tmp_path / "alone", (folder / "records.jsonl").read_text().splitlines())
-    code, text, report = run(alone, "--show", 2)
+    code, text, report = check_data(alone, "--show", 2)
     assert code == 1 and report["reasons"] == {"missing_file": 6} and "… and 4 more of missing_file" in text
-    assert run(alone, "--media-root", folder)[0] == 0
-    assert run(alone, "--limit", 1)[0] == 0
+    assert check_data(alone, "--media-root", folder)[0] == 0
+    assert check_data(alone, "--limit", 1)[0] == 0
 
 
 def test_usage_errors(tmp_path, capsys):
@@ -158,14 +138,14 @@ def test_usage_errors(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_recipe_says_what_training_would_do(tmp_path, run):
+def test_recipe_says_what_training_would_do(tmp_path, check_data):
     folder = good_folder(tmp_path / "d", 9)
     lines = (folder / "records.jsonl").read_text().splitlines()
     write_records(folder, [*lines, "nonsense"])
     recipe = tmp_path / "stage.yaml"
     for limit, effect in ((0.02, "stop"), (0.5, "skip them and go on")):
         recipe.write_text(f"data: {{root: {tmp_path}, sources: [{{path: d}}], bad_share_limit: {limit}}}\n")
-        code, text, _ = run("--recipe", recipe)
+        code, text, _ = check_data("--recipe", recipe)
         assert code == 1 and f"training would {effect}" in text
 
 
