@@ -207,14 +207,14 @@ def test_a_stage_killed_between_two_checkpoints_goes_on_exactly(tmp_path):
     def words(out: str, *more: str) -> list[str]:
         return [
             f"model={tmp_path / 'stage0'}", f"output_dir={tmp_path / out}", f"data.root={tmp_path / 'data'}",
-            f"data.sources={sources}", "max_length=128", "stream_block=6", "max_steps=14", "per_device_batch_size=2",
-            "save_steps=4", "log_steps=1", "learning_rate=1e-3", "watch.report_to=[]", *more,
+            f"data.sources={sources}", "max_length=128", "stream_block=6", "max_steps=10", "per_device_batch_size=2",
+            "save_steps=3", "log_steps=1", "learning_rate=1e-3", "watch.report_to=[]", *more,
         ]  # fmt: skip
 
     machine = Machine(rank=0, local_rank=0, world_size=1, device="cpu", launched=False)
     train_stage(load_recipe(None, words("whole")), machine)
-    killed = launch(PROBE, words("killed", "num_workers=2"), 0, STAGE_PROBE_KILL="0:7", STAGE_PROBE_OUT=str(tmp_path))
-    assert killed.returncode == -9 and newest_checkpoint(tmp_path / "killed").name == "checkpoint-4", killed.stderr
+    killed = launch(PROBE, words("killed", "num_workers=2"), 0, STAGE_PROBE_KILL="0:5", STAGE_PROBE_OUT=str(tmp_path))
+    assert killed.returncode == -9 and newest_checkpoint(tmp_path / "killed").name == "checkpoint-3", killed.stderr
     train_stage(load_recipe(None, words("killed", "resume=true")), machine)
     whole, found = losses(tmp_path / "whole"), losses(tmp_path / "killed")
-    assert sorted(found) == list(range(1, 15)) and found == pytest.approx(whole, rel=1e-6)
+    assert sorted(found) == list(range(1, 11)) and found == pytest.approx(whole, rel=1e-6)
