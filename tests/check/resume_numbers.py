@@ -7,6 +7,7 @@ with a resume on another number of processes.
     python tests/check/resume_numbers.py runs/check/resume
 """
 
+import json
 import random
 import shutil
 import sys
@@ -94,7 +95,10 @@ def one_kill(folder: Path, index: int, case: Case, kill: int) -> Number:
     expected, found = losses(whole), losses(resumed)
     if sorted(found) != list(range(1, STEPS + 1)) or sorted(expected) != sorted(found):
         raise RuntimeError(f"{case.name}: the runs logged other steps than 1 to {STEPS}")
-    after = range(kill // SAVE_EVERY * SAVE_EVERY + 1, STEPS + 1)
+    after = range((kill - 1) // SAVE_EVERY * SAVE_EVERY + 1, STEPS + 1)  # it kills before the step is saved
+    batches = len(json.loads((resumed / "probe/rank0.json").read_text())["seen"])
+    if batches != len(after) * case.processes // processes:
+        raise RuntimeError(f"{case.name}: {batches} batches were trained on after the kill, not those of steps {after}")
     worst = max(abs(found[step] - expected[step]) / abs(expected[step]) for step in after)
     typed = f"kill -9 at step {kill}, resume=true from {after[0] - 1}; {' '.join(case.words)}"
     name = f"kill -9, {case.name}: largest relative difference of {len(after)} losses"
