@@ -26,9 +26,11 @@ from tests.helpers.stage_runs import (  # noqa: E402
 
 ONE_PROCESS = ROOT / "tests/helpers/one_process_stage.py"
 STEPS, TIMEOUT = 200, 180
+PADDED = ["data.sources=[{path: mixed}]", "group_by_length=false"]
+PACKED = ["data.sources=[{path: sparse}]", "packing=true", "pack_length=80", "max_length=80"]
 LAYOUTS = {
-    "padded": (["group_by_length=false"], ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")),
-    "packed": (["packing=true", "pack_length=80", "max_length=80"], ("none", "zero2", "zero3")),
+    "padded": (PADDED, ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")),
+    "packed": (PACKED, ("none", "zero2", "zero3")),
 }
 
 
@@ -36,16 +38,17 @@ def words(folder: Path, out: str, *extra: str, steps: int = STEPS) -> list[str]:
     """Words of a stage on the prepared folder."""
     return [
         f"model={folder / 'stage0'}", f"output_dir={folder / out}", f"data.root={folder}",
-        "data.sources=[{path: mixed}]", f"max_steps={steps}", "per_device_batch_size=1", "max_length=128",
+        f"max_steps={steps}", "per_device_batch_size=1", "max_length=128",
         "learning_rate=1e-3", "weight_decay=0.1", "precision=fp32", "log_steps=1", "watch.report_to=[]", *extra,
     ]  # fmt: skip
 
 
 def prepare(folder: Path) -> None:
-    """A new folder with the model and a corpus in which every second sample has an image."""
+    """A new folder with the model and corpora in which every second and every sixth sample has an image."""
     shutil.rmtree(folder, ignore_errors=True)
     save_small_vlm(folder / "stage0")
     mixed_corpus(folder / "mixed", n=60)
+    mixed_corpus(folder / "sparse", n=60, every=6)
 
 
 def run(script: Path, line: list[str], processes: int, **environment: str) -> float:

@@ -32,6 +32,7 @@ class Turns:
 
 def loaders_in_turns(recipe, dataset, machine):
     ranks = int(os.environ["STAGE_RANKS"])
+    recipe = replace(recipe, train=replace(recipe.train, gradient_accumulation_steps=1))  # as each rank has it
     machines = [replace(machine, rank=rank, world_size=ranks) for rank in range(ranks)]
     return Turns([build_loader(recipe, dataset, one) for one in machines])
 

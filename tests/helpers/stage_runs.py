@@ -49,12 +49,12 @@ def save_small_vlm(folder: Path, **options) -> Path:
     return folder
 
 
-def mixed_corpus(folder: Path, n: int = 24) -> Path:
-    """Every second sample is text only; every sample has its own answer."""
+def mixed_corpus(folder: Path, n: int = 24, every: int = 2) -> Path:
+    """One sample in `every` has an image, the others are text only; every sample has its own answer."""
     records = []
     for i in range(n):
         images = ()
-        if i % 2:
+        if i % every == 1:
             size = (64, 32 + i % 3 * 16)
             write_image(folder / f"images/{i}.png", color=(10 * i % 256, 255 - i, 3 * i % 256), size=size)
             images = (f"images/{i}.png",)

@@ -61,6 +61,7 @@ class TrainingDataset(Dataset):
         self.cache = EncodedCache() if cache is True else (None if cache is False else cache)
         self._lengths: np.ndarray | None = None
         self._ready: dict[tuple, dict[str, Any]] = {}  # measured and therefore encoded already, by ticket
+        self._measured: set[int] = set()  # tickets of streams that were measured, and so counted, in this process
 
     def __len__(self) -> int:
         if self.samples is None:
@@ -82,16 +83,18 @@ class TrainingDataset(Dataset):
         """The encoded sample of a ticket; None, counted and written down, when it is bad."""
         if self.bad.knows(ticket.index):
             return None
-        if (ready := self._ready.pop(_key(ticket), None)) is not None:
+        is_counted = ticket.index is None and ticket.number in self._measured
+        self._measured.discard(ticket.number)
+        encoded = self._ready.pop(_key(ticket), None)
+        if encoded is None:
+            try:
+                encoded = self._pruned(ticket, self._whole(ticket))
+            except SampleError as error:
+                self.bad.add(ticket.index, error, self._where(ticket))
+                return None
+        if not is_counted:
             self.bad.good(ticket.index)
-            return ready
-        try:
-            encoded = self._whole(ticket)
-        except SampleError as error:
-            self.bad.add(ticket.index, error, self._where(ticket))
-            return None
-        self.bad.good(ticket.index)
-        return self._pruned(ticket, encoded)
+        return encoded
 
     def measure(self, ticket: Ticket) -> PromptSize:
         """How long the sample of a ticket will be, pixels unopened. Raises SampleError when that shows it is bad."""
@@ -103,6 +106,8 @@ class TrainingDataset(Dataset):
             is_whole = not encoded.keys() & GRIDS  # text alone: already what `take` will give
             if is_whole and ticket.number != UNPLANNED and get_worker_info() is None:
                 self._ready[_key(ticket)] = {**encoded, "sample_id": sample.id, "source": sample.source}
+        if ticket.index is None and ticket.number != UNPLANNED and get_worker_info() is None:
+            self._measured.add(ticket.number)
         return PromptSize.of(self._pruned(ticket, encoded))
 
     def counted(self, ticket: Ticket, error: SampleError | None) -> None:

@@ -113,5 +113,5 @@ def wrong_state(key: str, found: Any, mine: Any) -> DataError:
     """The error of a saved data position that does not belong to this run."""
     return DataError(
         f"the saved data position has {key} = {found!r}, this run has {mine!r}: resume with the data settings it was "
-        "saved with, or delete data_state_rank*.json of the checkpoint to start the data over"
+        "saved with, or start over from its weights with model=CHECKPOINT and another output_dir"
     )

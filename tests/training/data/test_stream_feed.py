@@ -355,3 +355,15 @@ def test_bad_rows_are_left_out_and_written_down(tmp_path, kind, workers):
         f"{path}[record {n}]": reason for n, reason in wanted.items()
     }
     assert source.dataset.report()["num_bad"] == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_is_measured_and_then_taken_counts_once(folder, kind):
+    """What was measured ahead counts, what was only handed out after measuring does not count again: else the share
+    of bad samples would look half as large as it is."""
+    source = loader(folder, kind)
+    taken = sum(len(set(batch["sample_ids"]) - {""}) for batch in islice(source, 12))
+    state = source.state_dict()
+    ahead = len(state["waiting"]) + sum(map(len, state["rows"]))
+    assert source.dataset.bad.num_seen <= taken + ahead + 8 < 2 * taken
+    assert source.dataset.bad.num_seen >= taken
