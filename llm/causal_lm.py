@@ -128,7 +128,8 @@ class PackedCausalLM:
                 given = "z_loss was" if token_weights is None else "token_weights were"
                 raise ValueError(f"{given} given, but {type(self).__name__} {reason}: leave them out")
             outputs = self._native(inputs, labels, num_items_in_batch)  # of the family's own class
-            outputs.token_losses = losses_of_logits(outputs.logits, labels) if return_token_losses else None
+            if return_token_losses:
+                outputs["token_losses"] = losses_of_logits(outputs.logits, labels)
             outputs.logits = None if skip_logits else slice_logits_to_keep(outputs.logits, logits_to_keep)
             return outputs
         return_dict = inputs.pop("return_dict", None)

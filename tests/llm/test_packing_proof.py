@@ -145,7 +145,7 @@ def test_loss_of_unknown_models_is_their_own(name: str, caplog):
             assert (outputs.logits is None) == skip_logits
             assert difference(outputs.loss, wanted) <= 1e-5
             assert gradient_error(gradients(model, outputs.loss), wanted_gradients) <= 1e-4
-        each = model(input_ids=ids, seq_idx=seq_idx, labels=ids, return_token_losses=True).token_losses
+        each = model(input_ids=ids, seq_idx=seq_idx, labels=ids, return_token_losses=True)["token_losses"]
         assert each.shape == ids.shape and difference(each.sum() / count, total / count) <= 1e-5
     words = [record.getMessage() for record in caplog.records if record.name == "llm.head_proof"]
     assert len(words) == (name == "mixtral"), words
