@@ -25,7 +25,7 @@ EPILOG = """examples:
   radio-vlm train my_recipe/ --from tuning                                 train this stage and those after it anew
 
 exit codes: 0 done, 1 a stage failed, 2 the recipe cannot be run, 3 the guard stopped, 75 stopped by a signal (run the
-same command again)"""
+same command again; with --from as the last line says)"""
 FORGOTTEN, STOPPED = 3, 75
 LAUNCH = "deepspeed.launcher.launch"  # the module that starts the processes of one machine
 NOTES = {"skip": "finished, is skipped", "resume": "begun, is taken up again", "train": "will be trained"}
@@ -92,20 +92,23 @@ def actions(planned: list, first: int, last: int, anew: bool) -> list[str]:
 
     chosen: list[str] = []
     for index, stage in enumerate(planned[: last + 1]):
+        moved = next((one.name for one, action in zip(planned, chosen) if action != "skip"), None)  # what it starts from
         if index < first:
             if stage.state != "complete":
                 raise RecipeError(f"stage {stage.name} before --from is not finished. {stage.why}".strip())
             chosen.append("skip")
-        elif stage.state == "begun" and "train" not in chosen:
+        elif stage.state == "begun" and moved is None:
             chosen.append("resume")
         elif stage.state == "new" or anew:
             chosen.append("train")
-        elif stage.state == "complete" and not {"train", "resume"} & set(chosen):
+        elif stage.state == "complete" and moved is None:
             chosen.append("skip")
         else:
-            why = stage.why or f"{stage.output} was trained before a stage that this run trains again"
+            why = stage.why or f"{stage.output} was trained before stage {moved}, which this run trains"
             raise RecipeError(
-                f"{why}. Keep it and name another --out FOLDER, or train it and what follows anew: --from {stage.name}"
+                f"{why}. Keep it and name another --out FOLDER, or train it and what follows anew: "
+                f"--from {moved or stage.name}"
+                + (f" (stage {moved} goes on where it stands)" if "resume" in chosen else "")
             )
     return chosen
 
@@ -180,6 +183,8 @@ class Job:
         flagged: list[str] = []
         try:
             for index, (kind, name, _) in enumerate(steps):
+                if self.stopped:  # by a signal that met no process: it came between two commands, or as one ended
+                    return self.leave(index)
                 if kind == "stage":
                     self.run_stage(runner, index, name)
                 elif kind == "build":
@@ -196,9 +201,8 @@ class Job:
                         return FORGOTTEN
         except StepFailed as error:
             if self.stopped or error.code == STOPPED:
-                print("\nradio-vlm train: stopped by a signal; run the same command again to go on", file=sys.stderr)
-                return STOPPED
-            again = "it goes on from its last checkpoint when the same command (without --from) is run again"
+                return self.leave(index)
+            again = f"it goes on from its last checkpoint when you {self.again(index)}"
             print(f"\nradio-vlm train: {listed[index].title} failed; {again}.\n{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -210,6 +214,18 @@ class Job:
         if flagged:
             print(f"guard  flagged after {', '.join(flagged)}: see {self.folder / 'guard/guard.md'}")
         return 0
+
+    def leave(self, index: int) -> int:
+        """Says how to go on with what a signal stopped at a step; the exit code."""
+        print(f"\nradio-vlm train: stopped by a signal; {self.again(index)} to go on", file=sys.stderr)
+        return STOPPED
+
+    def again(self, index: int) -> str:
+        """How to go on at a step. With --from: what was named there is not to be trained anew once it is finished."""
+        names = [name for kind, name, _ in self.steps()[index:] if kind == "stage"]
+        left = [name for name in names if self.chosen[self.pipeline.index(name)] != "skip"]
+        option = "" if self.args.first is None else f" with --from {left[0]}" if left else " without --from"
+        return "run the same command again" + option
 
     def stop(self, runner) -> None:
         """SIGTERM came: the processes that train are told, which save and leave.

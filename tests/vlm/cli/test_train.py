@@ -134,6 +134,31 @@ def test_a_stage_that_cannot_be_run_is_refused_before_the_first_has_run_unless_i
     assert calls(recipes) == "s1 s2"
 
 
+def test_a_stage_begun_on_an_earlier_training_is_not_taken_up(recipes, capsys):
+    order(recipes, s2=9)
+    assert train(recipes) == 1  # s2 is begun
+    order(recipes, s1=9)
+    assert train(recipes, "--from", "s1") == 1  # and then trained anew what s2 started from
+    assert "same command again with --from s1" in capsys.readouterr().err
+    order(recipes)
+    calls(recipes)
+    assert train(recipes) == 2
+    said = capsys.readouterr().err
+    assert "s2 was trained before stage s1" in said and "--from s1 (stage s1 goes on" in said and calls(recipes) == ""
+    assert train(recipes, "--from", "s1") == 0
+    assert calls(recipes) == "s1+ s2 s3"
+
+
+def test_how_to_go_on_names_the_stage_that_is_left(recipes, capsys):
+    order(recipes, s2=75)
+    assert train(recipes, "--from", "s1") == 75  # once more with --from s1 would train s1 once more
+    assert "run the same command again with --from s2 to go on" in capsys.readouterr().err
+    calls(recipes)
+    order(recipes)
+    assert train(recipes, "--from", "s2") == 0
+    assert calls(recipes) == "s2+ s3"
+
+
 def test_old_checkpoints_go_when_a_stage_is_trained_anew(recipes):
     assert train(recipes, "--to", "s1") == 0
     (recipes.parent / "run/s1/checkpoint-900").mkdir()
@@ -255,6 +280,20 @@ def test_sigterm_reaches_the_stage_and_the_run_can_go_on(recipes):
     calls(recipes)
     assert train(recipes) == 0
     assert calls(recipes) == "s1+ s2 s3"
+
+
+def test_a_signal_between_two_stages_is_heard(recipes, monkeypatch, capsys):
+    from training.pipeline import marks
+
+    finish = marks.finish
+
+    def finish_and_be_stopped(output):
+        finish(output)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(marks, "finish", finish_and_be_stopped)
+    assert train(recipes) == 75
+    assert calls(recipes) == "s1" and "run the same command again to go on" in capsys.readouterr().err
 
 
 @pytest.mark.slow
