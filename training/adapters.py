@@ -50,7 +50,7 @@ def attach_adapters(model: nn.Module, recipe: Recipe) -> nn.Module:
         return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        inject(model, config, base_of(recipe.model, getattr(model.config, "_commit_hash", None)))
+        inject(model, config, base_of(recipe.model, getattr(model, "loaded_revision", None)))
     return model
 
 

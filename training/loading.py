@@ -9,7 +9,7 @@ from llm.prepare import prepare_language_model
 from training.adapters import check_output
 from training.quantization import check_quantization, quantization_options
 from training.recipe import Recipe, RecipeError
-from vlm.adapter_folder import is_adapter, read_base
+from vlm.adapter_folder import AdapterBase, is_adapter, read_base
 
 
 def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
@@ -31,8 +31,8 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     options = {"dtype": weight_dtype(recipe, args)} | quantization_options(recipe)
     if recipe.train.attention:
         options["attn_implementation"] = recipe.train.attention
-    base = read_base(recipe.model).name if is_adapter(recipe.model) else recipe.model
-    model = AutoModelForImageTextToText.from_pretrained(base, **options)
+    base = read_base(recipe.model) if is_adapter(recipe.model) else AdapterBase(recipe.model)
+    model = AutoModelForImageTextToText.from_pretrained(base.name, revision=base.revision, **options)
     processor = AutoProcessor.from_pretrained(recipe.model)
     if not hasattr(processor, "tokenizer"):
         raise RecipeError(f"model = {recipe.model} has no processor beside it; build the folder with `radio-vlm new`")

@@ -202,6 +202,9 @@ def merge(model: nn.Module) -> nn.Module:
 class AdapterMixin:
     """`from_pretrained` of an adapter folder, `load_adapter` and `save_pretrained` for models with adapters."""
 
+    loaded_revision: str | None = None
+    """The revision `from_pretrained` was given, of a model from the hub: its files are looked at again for adapters."""
+
     @classmethod
     def split_adapter(cls, source, kwargs: dict) -> tuple[str, dict | None]:
         """`(model to load, arguments of load_adapter or None)`; the Auto classes have looked already, and say so in
@@ -211,6 +214,7 @@ class AdapterMixin:
         adapter = given.pop("_adapter_model_path", None)
         if adapter is not None:
             known = {key: value for key, value in (hub | given).items() if key in HUB_OPTIONS}
+            cls._go_back(source, read_base(adapter, **known), kwargs)
             return source, {"peft_model_id": str(adapter)} | known
         if source is not None and kwargs.get("config") is None and is_adapter(source, **hub):
             base = read_base(source, **hub)
@@ -218,6 +222,18 @@ class AdapterMixin:
             kwargs |= {"revision": base.revision} if base.revision else {}
             return base.name, {"peft_model_id": str(source)} | hub
         return source, None
+
+    @staticmethod
+    def _go_back(source, base: AdapterBase, kwargs: dict) -> None:
+        """The Auto classes have read the base's newest config: let config and weights be those below the adapter."""
+        config = kwargs.get("config")
+        if source != base.name or not base.revision or Path(source).is_dir():
+            return
+        kwargs["revision"] = base.revision
+        if config is not None:  # what the caller asked of it is kept
+            del kwargs["config"]
+            parts = {"": config, **{name: getattr(config, name) for name in config.sub_configs}}
+            kwargs["attn_implementation"] = {name: part._attn_implementation for name, part in parts.items()}
 
     def load_adapter(self, peft_model_id: str, *args, is_trainable: bool = False, **kwargs):
         """Put an adapter folder (or hub id) onto this model, its base: low-rank layers, and what trained in full over
@@ -230,7 +246,7 @@ class AdapterMixin:
         if record_of(self) is not None:
             raise RadioVLMError(f"cannot load the adapter {peft_model_id}: the model has one; merge it first")
         base = read_base(peft_model_id, **hub)
-        check_base(peft_model_id, base, self.name_or_path)
+        check_base(peft_model_id, base, self.name_or_path, **hub | {"revision": self.loaded_revision})
         config = _peft().PeftConfig.from_pretrained(str(find_file(peft_model_id, "adapter_config.json", **hub).parent))
         if config.peft_type != "LORA":
             raise RadioVLMError(f"{peft_model_id} is a {config.peft_type} adapter; only LORA can be loaded")

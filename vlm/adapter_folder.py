@@ -73,8 +73,16 @@ def read_base(source: str | os.PathLike, **hub) -> AdapterBase:
 
 def base_of(name: str, revision: str | None = None) -> AdapterBase:
     """The reference to write for an adapter of the model `name` (folder, made absolute, or hub id)."""
-    where = str(Path(name).resolve()) if Path(name).is_dir() else name
-    return AdapterBase(where, revision, weight_fingerprint(name, **({"revision": revision} if revision else {})))
+    if Path(name).is_dir():
+        return AdapterBase(str(Path(name).resolve()), None, weight_fingerprint(name))
+    commit = commit_of(name, revision)
+    return AdapterBase(name, commit, weight_fingerprint(name, revision=commit or revision))
+
+
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit that a revision (None: the newest) of a hub repository stands for, by where the cache keeps it."""
+    config = find_file(name, "config.json", revision=revision)
+    return config.parent.name if config is not None and config.parent.parent.name == "snapshots" else None
 
 
 def write_base(folder: Path, base: AdapterBase) -> None:

@@ -103,6 +103,7 @@ class RadioVLMPreTrainedModel(AdapterMixin, SelfContainedMixin, PreTrainedModel)
                 f"the weights in {pretrained_model_name_or_path} do not fit its config ({listed}); nothing was filled "
                 "with random numbers: check that the folder is complete and was not mixed from two checkpoints"
             )
+        model.loaded_revision = kwargs.get("revision")
         if adapter is not None:
             model.load_adapter(**adapter)
         return (model, info) if output_loading_info else model

@@ -20,6 +20,7 @@ from training.recipe.loading import load_recipe
 from training.stage import train_stage
 from training.trainable import make_trainable
 from vlm.adapted_model import record_of
+from vlm.adapter_folder import AdapterBase, write_base
 
 MACHINE = Machine(rank=0, local_rank=0, world_size=1, device="cpu", launched=False)
 ARGS = SimpleNamespace(bf16=False, deepspeed=None)
@@ -57,6 +58,19 @@ def run(folder: Path, out: str, *more: str) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder) -> Path:
     return run(folder, "whole", "save_steps=6")
+
+
+def test_a_stage_starts_from_the_base_at_its_own_revision(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    write_base(tmp_path, AdapterBase("org/base", "a" * 40))
+    seen = []
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda name: None)
+    monkeypatch.setattr(
+        AutoModelForImageTextToText, "from_pretrained", lambda name, **options: seen.append((name, options["revision"]))
+    )
+    with pytest.raises(RecipeError, match="has no processor"):
+        load_model(load_recipe(None, [f"model={tmp_path}", "adapter.rank=4"]), ARGS)
+    assert seen == [("org/base", "a" * 40)]
 
 
 def heldout(path: Path) -> dict:

@@ -15,7 +15,8 @@ from llm import lora_config, prepare_language_model
 from llm.lora import lora_pairs
 from tests.helpers.model_inputs import batch, mixed_samples, tiny_model
 from vlm.adapted_model import inject, load_weights, merge, record_of, tables_of, trained_state_dict
-from vlm.adapter_folder import base_of, is_adapter, read_base, weight_fingerprint
+from vlm.adapter_folder import base_of, is_adapter, read_base, weight_fingerprint, write_base
+from vlm.cli.loading import load_config
 from vlm.errors import RadioVLMError
 from vlm.modeling_radio_vlm import RadioVLMForConditionalGeneration
 
@@ -118,6 +119,39 @@ def test_other_weights_below_are_refused(llama, tmp_path):
     same.load_adapter(str(llama / "adapter"))  # the same weights elsewhere
     with pytest.raises(RadioVLMError, match="the model has one"):
         same.load_adapter(str(llama / "adapter"))
+
+
+def test_a_base_on_the_hub_stays_the_one_it_was_trained_on(llama, tmp_path, monkeypatch):
+    """The repository has moved on since: other weights, another config."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository, old, new = tmp_path / "models--org--base", "a" * 40, "b" * 40
+    shutil.copytree(llama / "base", repository / "snapshots" / old)
+    later = tiny_model("llama", seed=5, text_tie_word_embeddings=False)
+    later.config.video["max_frames"] = 3
+    later.save_pretrained(repository / "snapshots" / new)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(old)
+    base = base_of("org/base")
+    assert base.revision == old == base_of("org/base", "main").revision
+    (repository / "refs/main").write_text(new)
+    assert base_of("org/base").revision == new and base_of("org/base", old) == base
+
+    folder = copied(llama, tmp_path)
+    write_base(folder, base)
+    settings = json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": "org/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    expected = logits(AutoModelForImageTextToText.from_pretrained(llama / "adapter"))
+    pinned = AutoModelForImageTextToText.from_pretrained("org/base", revision=old)
+    pinned.load_adapter(str(folder))
+    eager = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
+    own = RadioVLMForConditionalGeneration.from_pretrained(folder)
+    for opened in (pinned, eager, own):
+        assert worst(logits(opened), expected) <= 1e-5 and opened.config.video["max_frames"] != 3
+    assert eager.config.text_config._attn_implementation == "eager" != own.config.text_config._attn_implementation
+    assert load_config(str(folder)).video == own.config.video
+    with pytest.raises(RadioVLMError, match=f"trained on other weights .* at revision {old}"):
+        AutoModelForImageTextToText.from_pretrained("org/base").load_adapter(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,10 @@ def load_config(name: str):
     from transformers import AutoConfig
 
     import vlm  # noqa: F401 - registers the classes with transformers' Auto classes
+    from vlm.adapter_folder import is_adapter, read_base
 
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, revision=read_base(name).revision if is_adapter(name) else None)
     except (OSError, ValueError) as error:
         raise RadioVLMError(f"--model: cannot read {name}: {error}") from error
     if config.model_type != "radio_vlm":

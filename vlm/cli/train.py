@@ -92,7 +92,7 @@ def actions(planned: list, first: int, last: int, anew: bool) -> list[str]:
 
     chosen: list[str] = []
     for index, stage in enumerate(planned[: last + 1]):
-        moved = next((one.name for one, action in zip(planned, chosen) if action != "skip"), None)  # what it starts from
+        moved = next((one.name for one, action in zip(planned, chosen) if action != "skip"), None)  # before this one
         if index < first:
             if stage.state != "complete":
                 raise RecipeError(f"stage {stage.name} before --from is not finished. {stage.why}".strip())
