@@ -134,6 +134,51 @@ def test_illegal_combinations_name_both_fields(words: list[str], parts: list[str
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("modules.text.lr=-2e-3", "lr of a module = -0.002 must be 0 or more"),
+        ("modules.vision.weight_decay=-0.5", "weight_decay of a module"),
+        ("max_grad_norm=-1", "train.max_grad_norm = -1.0 must be 0 or more"),
+        ("learning_rate=.nan", "train.learning_rate = nan must be a finite number, 0 or more"),
+        ("muon_learning_rate=.inf", "a finite number"),
+        ("betas=[0.9, 1.5]", r"train.betas = \[0.9, 1.5\] must be 0 or more and below 1"),
+        ("eps=0", "train.eps = 0.0 must be above 0"),
+        ("muon_momentum=2", "train.muon_momentum = 2.0 must be 0 or more and below 1"),
+        ("save_steps=-5", "train.save_steps = -5 must be 0 or more"),
+        ("threads_per_rank=0", "train.threads_per_rank = 0 must be above 0"),
+        ("global_batch_size=0", "train.global_batch_size = 0 must be above 0"),
+        ("decay_ratio=1.5", "train.decay_ratio = 1.5 must be above 0 and at most 1"),
+        ("data.eval_limit=-3", "data.eval_limit = -3 must be above 0"),
+        ("data.sources=[{path: 'a-{0..3}.tar', weight: .nan}]", r"weight of a-\{0..3\}.tar = nan must be a finite"),
+        ("watch.peak_tflops=0", "watch.peak_tflops = 0.0 must be above 0"),
+        ("seed=-1", "seed = -1 must be 0 or more"),
+        ("resume='false'", "without quotes"),
+    ],
+)
+def test_numbers_lie_where_they_may(word: str, said: str):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(None, [word])
+
+
+@pytest.mark.parametrize("word", ["max_grad_norm=0", "learning_rate=0", "betas=[0, 0.9]", "decay_ratio=1", "resume=no"])
+def test_the_ends_of_the_ranges(word: str):
+    load_recipe(None, [word])
+
+
+def test_options_of_new_embeddings_that_would_do_nothing_are_refused():
+    for option in ("layer_decay: 0.9", "norms_only: true", "optimizer: adamw", "compile: true", "muon_lr: 0.1",
+                   "weight_decay: 0.1", "gradient_checkpointing: true"):  # fmt: skip
+        with pytest.raises(RecipeError, match=f"modules.new_embeddings.{option.split(':')[0]} .*leave it out"):
+            load_recipe(None, ["modules.text.freeze=true", f"modules.new_embeddings={{{option}}}"])
+    rows = "modules.new_embeddings={lr: 1e-3}"
+    with pytest.raises(RecipeError, match="new_embeddings.lr = 0.001 and modules.text.freeze = false .*text.lr"):
+        load_recipe(None, [rows])
+    for closed in ("modules.text.freeze=true", "modules.text.norms_only=true", "adapter.rank=4"):
+        load_recipe(None, [rows, closed])
+    load_recipe(None, ["modules.new_embeddings.freeze=false"])  # says what is so anyway
+
+
 def test_global_batch_size_sets_the_accumulation():
     recipe = load_recipe(None, ["global_batch_size=64", "per_device_batch_size=4"])
     assert recipe.accumulation(8) == 2 and recipe.accumulation(16) == 1

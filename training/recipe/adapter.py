@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.recipe.checks import choice, require
+from training.recipe.checks import check_ranges, choice, require
 
 
 @dataclass
@@ -26,9 +26,8 @@ class Adapter:
     goes onto the unquantized model as well, and is merged into that."""
 
     def __post_init__(self) -> None:
-        require(self.rank >= 0, f"adapter.rank = {self.rank} must be 0 or more")
-        require(self.alpha > 0, f"adapter.alpha = {self.alpha} must be above 0")
-        require(0 <= self.dropout < 1, f"adapter.dropout = {self.dropout} is not a share in [0, 1)")
+        ranges = {"[0, inf)": ("rank",), "(0, inf)": ("alpha",), "[0, 1)": ("dropout",)}
+        check_ranges(self, "adapter.{}", ranges)
         if self.quantize is not None:
             choice(self.quantize, ("nf4", "int8"), "adapter.quantize")
         require(

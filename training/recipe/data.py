@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from training.recipe.checks import RecipeError, choice, require
+from training.recipe.checks import RecipeError, check_ranges, choice, require
 
 
 @dataclass
@@ -46,9 +46,7 @@ class Source:
             choice(self.reasoning, ("on", "off"), f"reasoning of {self.path}")
         both = self.weight is not None and self.repeats is not None
         require(not both, f"weight and repeats of {self.path} are both set; keep one of them")
-        for name in ("weight", "repeats", "limit", "cap"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} of {self.path} is {value}; it must be above 0")
+        check_ranges(self, f"{{}} of {self.path}", {"(0, inf)": ("weight", "repeats", "limit", "cap")})
 
     def as_dict(self) -> dict:
         """The fields that are set, as the mixture takes them."""
@@ -93,8 +91,15 @@ class Data:
     """Records of a streamed source that are read at a time and shuffled among themselves."""
 
     def __post_init__(self) -> None:
-        share = self.bad_share_limit
-        require(0 <= share <= 1, f"data.bad_share_limit = {share} is not a share in [0, 1]")
+        check_ranges(
+            self,
+            "data.{}",
+            {
+                "(0, inf)": ("eval_limit", "max_length", "packing_buffer", "prefetch", "stream_block"),
+                "[0, inf)": ("num_workers",),
+                "[0, 1]": ("bad_share_limit",),
+            },
+        )
         if self.cache and self.num_workers:
             raise RecipeError(
                 "data.cache = true and data.num_workers > 0 do not go together (each worker would fill its own cache): "
@@ -105,7 +110,6 @@ class Data:
             rates is None or (len(rates) == 2 and 0 <= rates[0] <= rates[1] < 1),
             f"data.video_pruning = {rates} is not [lowest, highest] with 0 <= lowest <= highest < 1",
         )
-        require(self.max_length > 0, f"data.max_length = {self.max_length} must be above 0")
         require(
             self.pack_length is None or self.pack_length >= self.max_length,
             f"data.pack_length = {self.pack_length} is shorter than data.max_length = {self.max_length}: a sample of "
@@ -115,6 +119,3 @@ class Data:
             self.packing or self.pack_length is None,
             "data.pack_length is set but data.packing is false: set data.packing=true or leave pack_length out",
         )
-        for name in ("packing_buffer", "prefetch", "stream_block"):
-            require(getattr(self, name) > 0, f"data.{name} = {getattr(self, name)} must be above 0")
-        require(self.num_workers >= 0, f"data.num_workers = {self.num_workers} must be 0 or more")

@@ -1,8 +1,8 @@
 """How each part of the model is trained: freezing, learning rates, memory."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from training.recipe.checks import choice, require
+from training.recipe.checks import check_ranges, choice, require
 
 MODULE_NAMES = ("vision", "projector", "text", "new_embeddings")
 
@@ -33,8 +33,8 @@ class Module:
     """torch.compile this part."""
 
     def __post_init__(self) -> None:
-        decay = self.layer_decay
-        require(decay is None or 0 < decay <= 1, f"layer_decay = {decay} of a module must be above 0 and at most 1")
+        ranges = {"[0, inf)": ("lr", "muon_lr", "weight_decay"), "(0, 1]": ("layer_decay",)}
+        check_ranges(self, "{} of a module", ranges)
         require(
             not (self.freeze and self.norms_only),
             "freeze and norms_only of a module are both true: norms_only alone freezes everything but the norms",
@@ -55,4 +55,23 @@ class Modules:
     """The language model (`language_model.`)."""
     new_embeddings: Module = field(default_factory=lambda: Module(freeze=True))
     """Input-embedding rows of the added special tokens, for stages in which `text` is frozen. Not frozen: only these
-    rows move, the rest of the table stays bit-equal (its optimizer state is still allocated)."""
+    rows move, the rest of the table stays bit-equal (its optimizer state is still allocated). Of the options only
+    freeze and lr mean something here."""
+
+    def check_new_embeddings(self, adapted: bool) -> None:
+        """Raise RecipeError for options of new_embeddings that would do nothing. adapted: LoRA freezes the text."""
+        ours = {one.name: getattr(self.new_embeddings, one.name) for one in fields(Module)}
+        given = {one.name: ours[one.name] for one in fields(Module) if ours[one.name] != one.default}
+        for name, value in given.items():
+            require(
+                name in ("freeze", "lr"),
+                f"modules.new_embeddings.{name} = {value} would do nothing (rows of a table train with AdamW, without "
+                f"decay): leave it out; modules.new_embeddings knows freeze and lr",
+            )
+        alone = self.text.freeze or self.text.norms_only or adapted
+        require(
+            alone or "lr" not in given,
+            f"modules.new_embeddings.lr = {given.get('lr')} and modules.text.freeze = false do not work together (the "
+            "whole table trains, at the rate of the text): set modules.text.lr, or modules.text.freeze=true to train "
+            "these rows alone",
+        )

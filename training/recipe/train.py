@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from training.recipe.checks import choice, require
+from training.recipe.checks import check_ranges, choice, require
 
 ZERO_CHOICES = ("none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 
@@ -85,26 +85,29 @@ class Train:
             self.zero in ZERO_CHOICES or self.zero.endswith(".json"),
             f"train.zero = {self.zero!r} is not one of {', '.join(ZERO_CHOICES)} and not a .json file",
         )
-        for name in ("max_steps", "per_device_batch_size", "gradient_accumulation_steps", "log_steps"):
-            require(getattr(self, name) > 0, f"train.{name} = {getattr(self, name)} must be above 0")
+        check_ranges(
+            self,
+            "train.{}",
+            {
+                "(0, inf)": (
+                    "max_steps", "max_seconds", "per_device_batch_size", "gradient_accumulation_steps",
+                    "global_batch_size", "log_steps", "eps", "context_parallel", "threads_per_rank",
+                ),
+                "[0, inf)": (
+                    "learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm", "z_loss", "save_steps",
+                ),
+                "[0, 1)": ("betas", "muon_momentum", "warmup_ratio"),
+                "[0, 1]": ("min_lr_ratio",),
+                "(0, 1)": ("ema_decay",),
+                "(0, 1]": ("decay_ratio",),
+            },
+        )  # fmt: skip
+        require(len(self.betas) == 2, f"train.betas = {self.betas} must be two numbers")
         require(
             self.save_total_limit >= 2,
             f"train.save_total_limit = {self.save_total_limit} must be 2 or more: a kill while saving must leave one",
         )
-        require(0 <= self.warmup_ratio < 1, f"train.warmup_ratio = {self.warmup_ratio} must be in [0, 1)")
         require(
             self.global_batch_size is None or self.gradient_accumulation_steps == 1,
             "train.global_batch_size and train.gradient_accumulation_steps are both set: keep one of them",
-        )
-        require(0 < self.decay_ratio <= 1, f"train.decay_ratio = {self.decay_ratio} must be above 0 and at most 1")
-        require(0 <= self.min_lr_ratio <= 1, f"train.min_lr_ratio = {self.min_lr_ratio} is not a share in [0, 1]")
-        require(self.z_loss >= 0, f"train.z_loss = {self.z_loss} must be 0 or more")
-        require(
-            self.ema_decay is None or 0 < self.ema_decay < 1,
-            f"train.ema_decay = {self.ema_decay} must lie between 0 and 1",
-        )
-        require(self.context_parallel >= 1, f"train.context_parallel = {self.context_parallel} must be 1 or more")
-        require(len(self.betas) == 2, f"train.betas = {self.betas} must be two numbers")
-        require(
-            self.max_seconds is None or self.max_seconds > 0, f"train.max_seconds = {self.max_seconds} must be above 0"
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from training.recipe.checks import choice, require
+from training.recipe.checks import check_ranges, choice, require
 
 REPORTERS = ("tensorboard", "wandb", "trackio")
 
@@ -32,9 +32,8 @@ class Watch:
         for name in self.report_to:
             choice(name, REPORTERS, "watch.report_to")
         choice(self.bad_loss, ("stop", "skip", "warn"), "watch.bad_loss")
-        for name in ("predictions_every", "spike_factor"):
-            require(getattr(self, name) >= 0, f"watch.{name} = {getattr(self, name)} must be 0 or more")
-        require(self.predictions > 0, f"watch.predictions = {self.predictions} must be above 0")
+        ranges = {"[0, inf)": ("predictions_every", "spike_factor"), "(0, inf)": ("predictions", "peak_tflops")}
+        check_ranges(self, "watch.{}", ranges)
         require(
             self.spike_factor == 0 or self.spike_factor > 1,
             f"watch.spike_factor = {self.spike_factor} must be above 1, or 0 for no limit",

@@ -7,7 +7,7 @@ from them (`training/recipe/loading.py`). Combinations that cannot work are refu
 from dataclasses import dataclass, field
 
 from training.recipe.adapter import Adapter, check_adapter
-from training.recipe.checks import RecipeError, require
+from training.recipe.checks import RecipeError, check_ranges, require
 from training.recipe.data import Data
 from training.recipe.modules import MODULE_NAMES, Modules
 from training.recipe.train import Train
@@ -44,7 +44,13 @@ class Recipe:
                 f"train.zero = {self.train.zero} and optimizer = muon do not work together (Muon needs whole matrices "
                 "at every step): use train.zero=zero2 or train.optimizer=adamw"
             )
+        check_ranges(self, "{}", {"[0, inf)": ("seed",)})
+        require(
+            not isinstance(self.resume, str) or self.resume.lower() not in ("true", "false", "yes", "no", "on", "off"),
+            f"resume = {self.resume!r} is text, which names a checkpoint: write true or false without quotes",
+        )
         check_adapter(self.adapter, self.train, self.modules.text)
+        self.modules.check_new_embeddings(bool(self.adapter.rank))
         frozen = all(getattr(self.modules, name).freeze for name in MODULE_NAMES)
         if frozen and not self.adapter.rank:
             raise RecipeError(
