@@ -1,12 +1,11 @@
 """Checkpoints to resume from: how one becomes complete, which are whole, which is the newest, which go.
 
-A checkpoint is complete when every rank has written its part; then a file `complete` says so, and how the run was laid
-out. Without that file it is a torn one, which is never resumed from. Checkpoints hold pickles (DeepSpeed's, torch's):
-resume only from folders you trust.
+A checkpoint is complete when the part of every rank is on the disk; then a file `complete` says so, and how the run was
+laid out. Without that file it is a torn one, which is never resumed from. Checkpoints hold pickles (DeepSpeed's,
+torch's): resume only from folders you trust.
 """
 
 import json
-import os
 import re
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from training.durable import flush, vouch
 from training.ranks import any_rank, barrier
 from training.recipe import RecipeError
 
@@ -63,12 +63,11 @@ class Checkpoints(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         folder = _folder(args, state)
         write_position(self.trainer.loader, folder, self.rank)
+        flush(folder)  # each rank what it wrote, perhaps on another machine
         barrier()
         if state.is_world_process_zero:
             mark = asdict(Layout(step=state.global_step, time=time.time(), **self.layout))
-            partial = folder / f"{COMPLETE}.partial"
-            partial.write_text(json.dumps(mark) + "\n", encoding="utf-8")
-            os.replace(partial, folder / COMPLETE)
+            vouch(folder / COMPLETE, json.dumps(mark) + "\n")
             _remove_old(folder.parent, self.keep)
 
 

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from training.freezing import size_of
 from training.ranks import all_ranks
-from training.saving import write_model
+from training.saving import write_result
 from vlm.errors import RadioVLMError
 
 FOLDER = "ema"
@@ -152,4 +152,4 @@ class EmaCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         with self.trainer.ema.in_place():
-            write_model(self.trainer, Path(args.output_dir) / FOLDER, final=True)
+            write_result(self.trainer, Path(args.output_dir) / FOLDER)

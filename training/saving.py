@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from training.adapters import gather_adapter
+from training.durable import flush
 from training.precision import written_in_bf16
 from vlm.adapted_model import record_of
 
@@ -14,7 +15,13 @@ MAX_SHARD_SIZE = "5GB"
 
 
 def save_stage(trainer, output: Path) -> None:
-    """Write the trained model, its processor and the trainer's state to `output`. Called by every rank.
+    """Write the trained model, its processor and the trainer's state to `output`. Called by every rank."""
+    trainer.save_state()
+    write_result(trainer, output)
+
+
+def write_result(trainer, output: Path) -> None:
+    """Write the model for its users and its processor to a folder that may hold an earlier one. Called by every rank.
 
     The files are written aside and then moved, so that no interrupted save leaves a folder that looks whole.
     """
@@ -22,8 +29,8 @@ def save_stage(trainer, output: Path) -> None:
     if trainer.is_world_process_zero():
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted save
     write_model(trainer, partial, final=True)
-    trainer.save_state()
     if trainer.is_world_process_zero():
+        flush(partial)
         for old in [*output.glob("*.safetensors"), *output.glob("*.safetensors.index.json")]:
             old.unlink()  # the new model may have fewer shards
         for path in partial.iterdir():

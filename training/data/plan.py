@@ -86,10 +86,13 @@ class GroupedPlan:
             "world_size": sampler.world_size,
             "size": sampler.size,
             "seed": sampler.seed,
+            "group_by_length": sampler.lengths is not None,  # batch n is made of other samples then
         }
 
     def load_state_dict(self, state: dict) -> None:
         for key, mine in {"kind": "grouped", **self._facts()}.items():
+            if key == "group_by_length" and key not in state:  # saved before this was noted
+                continue
             if key not in ("width", "accumulation") and state.get(key) != mine:
                 raise wrong_state(key, state.get(key), mine)
         batch, done = state["batch"], tuple(tuple(part) for part in state["done"])
