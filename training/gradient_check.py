@@ -67,6 +67,8 @@ class GradientCheck:
             return
         faults = [] if self.frozen_checked else self._frozen_faults(device)
         judged = [name for name in self.groups if name in self.pending and (flags[1] or not _needs_media(name))]
+        if self.frozen_checked and not judged:
+            return
         for name in judged:
             faults += self._group_faults(name, device)
         if faults:

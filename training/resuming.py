@@ -158,6 +158,8 @@ class Resumed(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        # the checkpoint's own would be kept, whatever the recipe says now
+        state.save_steps, state.logging_steps = args.save_steps, args.logging_steps
         for callback in self.trainer.callback_handler.callbacks:
             if isinstance(callback, ExportableState):  # one that the checkpoint does not know fails at the next save
                 state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
@@ -178,28 +180,54 @@ def add_checkpoints(trainer, recipe: Recipe, machine: Machine, resume: Resume | 
     callbacks = [signals, Checkpoints(trainer, layout, recipe.train.save_total_limit, machine.rank)]
     callbacks.append(LeaveAfterSaving(signals))
     if resume is not None:
-        callbacks += [MendUniversal(trainer.groups)] if resume.universal else []
-        callbacks.append(Resumed(trainer))
+        callbacks += [RecipeSettings(trainer.groups), *([MendCounters()] if resume.universal else []), Resumed(trainer)]
     for callback in callbacks:
         trainer.add_callback(callback)
 
 
-class MendUniversal(TrainerCallback):
-    """Puts right what DeepSpeed 0.19 leaves wrong after reading universal states.
-
-    Under ZeRO-3 it gives every optimizer group the settings of the first one, and all parameters one shared step
-    counter, which then counts once for each of them; and counters stay on the CPU, where fused AdamW refuses them.
+class RecipeSettings(TrainerCallback):
+    """Gives every optimizer group the rate, decay and betas that the recipe has now. A checkpoint brings its own, which
+    would silently win; and after reading universal states DeepSpeed 0.19 gives all groups those of the first one.
     """
 
     def __init__(self, groups: list[dict]):
         self.settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
     def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
-        zero = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper, then DeepSpeed's
-        inner = getattr(zero, "optimizer", zero)
-        rates = lr_scheduler.get_last_lr()
-        for group, settings, rate in zip(inner.param_groups, self.settings, rates, strict=True):
-            group.update(settings | {"initial_lr": settings["lr"], "lr": rate})
-        for parameter, state_of in inner.state.items():
+        schedule = lr_scheduler
+        while not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):  # accelerate's wrapper
+            schedule = schedule.scheduler
+        changed = []
+        for group, settings, before in zip(inner_groups(optimizer), self.settings, schedule.base_lrs, strict=True):
+            if settings["lr"] != before:
+                changed.append(f"{settings['name']} {before:g} -> {settings['lr']:g}")
+            group.update(settings | {"initial_lr": settings["lr"]})
+        schedule.base_lrs = [settings["lr"] for settings in self.settings]
+        schedule._last_lr = [settings["lr"] * factor(schedule.last_epoch)  # of the step that comes now
+                             for settings, factor in zip(self.settings, schedule.lr_lambdas, strict=True)]  # fmt: skip
+        for group, rate in zip(inner_groups(optimizer), schedule._last_lr, strict=True):
+            group["lr"] = rate
+        if changed:
+            LOGGER.info(f"learning rates follow the recipe, not the checkpoint: {', '.join(changed)}")
+
+
+class MendCounters(TrainerCallback):
+    """Step counters as DeepSpeed 0.19 leaves them after reading universal states under ZeRO-3: one for all parameters,
+    which would then count once for each of them; and on the CPU, where fused AdamW refuses them.
+    """
+
+    def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
+        for parameter, state_of in inner_optimizer(optimizer).state.items():
             if isinstance(state_of.get("step"), torch.Tensor):
                 state_of["step"] = state_of["step"].clone().to(parameter.device)
+
+
+def inner_optimizer(optimizer) -> torch.optim.Optimizer:
+    """The optimizer below accelerate's and DeepSpeed's wrappers."""
+    zero = getattr(optimizer, "optimizer", optimizer)
+    return getattr(zero, "optimizer", zero)
+
+
+def inner_groups(optimizer) -> list[dict]:
+    """Its groups, in the order of the recipe's."""
+    return inner_optimizer(optimizer).param_groups

@@ -25,7 +25,7 @@ from training.leaves import mark_leaves
 from training.preemption import LeaveAfterSaving, Preempted, StopSignals
 from training.recipe import RecipeError
 from training.recipe.loading import load_recipe
-from training.resuming import MendUniversal, find_resume, load_position
+from training.resuming import MendCounters, RecipeSettings, Resumed, find_resume, load_position
 
 TWO = Machine(rank=0, local_rank=0, world_size=2, device="cpu", launched=True)
 ONE = replace(TWO, world_size=1)
@@ -184,22 +184,66 @@ def test_a_signal_saves_at_the_end_of_the_step_and_leaves_after_it():
             signal.signal(number, handler)
 
 
-def test_groups_and_step_counters_are_put_right_after_universal_states():
+def resumed_optimizer(old: tuple, new: tuple):
+    """(optimizer, schedule, groups of the recipe now) of two groups, after loading states of `old` rates and decays."""
     weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
-    groups = [{"name": name, "params": [p], "lr": lr, "weight_decay": decay, "use_muon": False}
-              for name, p, lr, decay in zip("ab", weights, (1e-3, 5e-4), (0.1, 0.0))]  # fmt: skip
-    optimizer = torch.optim.AdamW([{**group} for group in groups])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
-    shared = torch.tensor(3.0)
-    for weight in weights:
-        optimizer.state[weight] = {"step": shared}
+
+    def build(settings):
+        return [{"name": name, "params": [p], "lr": lr, "weight_decay": decay, "use_muon": False}
+                for name, p, (lr, decay) in zip("ab", weights, settings)]  # fmt: skip
+
+    def parts(settings):
+        optimizer = torch.optim.AdamW(build(settings))
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+
+    before, before_schedule = parts(old)
+    for _ in range(3):
+        before.step()
+        before_schedule.step()
+    optimizer, schedule = parts(new)
+    optimizer.load_state_dict(before.state_dict())
+    schedule.load_state_dict(before_schedule.state_dict())
+    return optimizer, schedule, build(new)
+
+
+def settings_of(optimizer) -> list[list]:
+    return [[group[key] for key in ("name", "lr", "initial_lr", "weight_decay")] for group in optimizer.param_groups]
+
+
+def test_a_resumed_run_has_the_rates_of_the_recipe_not_of_the_checkpoint(caplog):
+    old, new = ((1e-3, 0.1), (5e-4, 0.0)), ((1e-4, 0.2), (5e-4, 0.0))
+    optimizer, schedule, groups = resumed_optimizer(old, new)
+    assert settings_of(optimizer)[0] == ["a", 1e-3 / 4, 1e-3, 0.1], "control: what loading leaves"
+    with caplog.at_level("INFO", "training"):
+        RecipeSettings(groups).on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule)
+    assert settings_of(optimizer) == [["a", 1e-4 / 4, 1e-4, 0.2], ["b", 5e-4 / 4, 5e-4, 0.0]]
+    assert schedule.get_last_lr() == [1e-4 / 4, 5e-4 / 4] and "a 0.001 -> 0.0001" in caplog.text
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups] == [1e-4 / 5, 5e-4 / 5]
+
+
+def test_groups_and_step_counters_are_put_right_after_universal_states():
+    settings = ((1e-3, 0.1), (5e-4, 0.0))
+    optimizer, schedule, groups = resumed_optimizer(settings, settings)
+    wanted = settings_of(optimizer)
     for key in ("lr", "weight_decay", "name", "initial_lr"):  # as DeepSpeed does
         optimizer.param_groups[1][key] = optimizer.param_groups[0][key]
-    MendUniversal(groups).on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule)
-    found = [[group[key] for key in ("name", "lr", "initial_lr", "weight_decay")] for group in optimizer.param_groups]
-    assert found == [["a", 5e-4, 1e-3, 0.1], ["b", 2.5e-4, 5e-4, 0.0]]
-    first, second = (optimizer.state[weight]["step"] for weight in weights)
+    shared = torch.tensor(3.0)
+    for group in optimizer.param_groups:
+        optimizer.state[group["params"][0]] = {"step": shared}
+    RecipeSettings(groups).on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule)
+    MendCounters().on_train_begin(None, None, None, optimizer=optimizer)
+    assert settings_of(optimizer) == wanted
+    first, second = (optimizer.state[group["params"][0]]["step"] for group in optimizer.param_groups)
     assert first is not second and first == second == 3
+
+
+def test_a_resumed_run_saves_and_logs_as_the_recipe_says_now():
+    trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[]))
+    state = TrainerState(global_step=6, max_steps=10, save_steps=3, logging_steps=1)
+    Resumed(trainer).on_train_begin(SimpleNamespace(save_steps=1, logging_steps=5), state, None)
+    assert (state.save_steps, state.logging_steps) == (1, 5)
 
 
 def test_lists_of_experts_are_leaves_and_nothing_else():

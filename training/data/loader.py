@@ -5,6 +5,9 @@ workers and any prefetch, and `state_dict` is exactly the place behind the last 
 workers have read ahead.
 """
 
+import atexit
+import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +22,7 @@ from training.data.collation import PackingCollator, PaddingCollator, nothing_to
 from training.data.dataset import TrainingDataset
 from training.data.feed import Ticket
 from training.data.plan import Plan, Rows
+from training.preemption import SIGNALS
 from vlm.errors import SampleError
 from vlm.prompt_sizes import PromptSize
 
@@ -203,7 +207,26 @@ def one_thread() -> Iterator[None]:
 
 def worker_options(num_workers: int, prefetch: int) -> dict[str, Any]:
     """Arguments of torch's DataLoader."""
-    return {"num_workers": num_workers} | ({"prefetch_factor": prefetch} if num_workers else {})
+    if not num_workers:
+        return {"num_workers": 0}
+    return {"num_workers": num_workers, "prefetch_factor": prefetch, "worker_init_fn": _outlive_signals}
+
+
+def _outlive_signals(worker: int) -> None:
+    """Launchers and schedulers signal whole groups of processes. A worker that died of it would take the trainer down
+    before that has saved; workers end with their trainer anyway."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """At exit `multiprocessing` asks its helpers to leave by SIGTERM, which ours do not hear, and waits for them."""
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes their end for a failure
+    for child in workers:
+        child.kill()
 
 
 def _through_workers(work: Dataset, items: Iterator[Any], options: dict[str, Any]) -> Iterator[Any]:

@@ -1,10 +1,15 @@
 """The endless loader: today's padded batches, packs, and a position that is exact for any number of workers."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -22,6 +27,7 @@ from training.data.resharding import reshard
 from training.data.sources import DataError
 from vlm.errors import SampleError
 
+ROOT = Path(__file__).resolve().parents[3]
 N, LENGTH, BUFFER = 40, 160, 12
 
 
@@ -271,3 +277,35 @@ def test_the_loader_leaves_the_global_random_state_alone(folder):
         torch.manual_seed(0)
         list(islice(loader(folder, kind), 3))
         assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_outlive_the_signals_that_ask_the_trainer_to_save(folder, kind):
+    """Launchers signal whole process groups; a dead worker would end the trainer before its checkpoint is written."""
+    quiet, signalled = iter(loader(folder, kind)), iter(loader(folder, kind, workers=2))
+    same(next(signalled), next(quiet))
+    workers = [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+    assert workers
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        for worker in workers:
+            worker.send_signal(number)
+        time.sleep(0.1)
+        for _ in range(8):
+            same(next(signalled), next(quiet))
+    signalled.close()
+    del signalled
+    assert not psutil.wait_procs(workers, timeout=20)[1], "they end with their loader"
+
+
+def test_a_process_that_ends_with_an_error_takes_its_workers_along(folder):
+    """... though they do not hear the SIGTERM by which multiprocessing would end them."""
+    script = f"""
+import sys
+from pathlib import Path
+from tests.training.data.test_loader import loader
+batches = iter(loader(Path({str(folder)!r}), "packs", workers=2))
+next(batches)
+raise RuntimeError("as a trainer may")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("RuntimeError: as a trainer may"), done.stderr
