@@ -4,6 +4,7 @@ A wrong guess costs some padding, never correctness. It depends on the data file
 and a resumed run guess alike.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,26 @@ LOOK_CLOSER_UP_TO = 5_000  # samples; tokenizing and opening so many picture hea
 
 
 def estimated_lengths(samples, processor: Any) -> np.ndarray:
-    """(N,) estimated tokens; 0 for records that cannot be read."""
-    sizer = Sizer(processor) if len(samples) <= LOOK_CLOSER_UP_TO else Sizer(None)
+    """(N,) estimated tokens; 0 for records that cannot be read. Of many samples no medium is opened or read."""
+    few = len(samples) <= LOOK_CLOSER_UP_TO
+    sizer = Sizer(processor if few else None)
+    seen = samples.outlines() if not few and hasattr(samples, "outlines") else _read(samples)
     lengths = np.zeros(len(samples), dtype=np.int64)
-    for index in range(len(samples)):
+    for index, sample in enumerate(seen):
         try:
-            lengths[index] = sizer(samples[index])
+            lengths[index] = 0 if sample is None else sizer(sample)
         except SampleError:
             continue
     return lengths
+
+
+def _read(samples: Sequence[Sample]) -> Iterator[Sample | None]:
+    """The samples as they are, None for those that cannot be read."""
+    for index in range(len(samples)):
+        try:
+            yield samples[index]
+        except SampleError:
+            yield None
 
 
 class Sizer:

@@ -10,7 +10,7 @@ same 30 % for ever.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ class Mixture(Sequence):
         """The sample at a static index; raises SampleError when the record is bad."""
         source, row = self.locate(index)
         return self.sources[source][row]
+
+    def outlines(self) -> Iterator[Sample | None]:
+        """All samples in static order as far as their lengths can be guessed from, see `Source.outlines`."""
+        for source, size in zip(self.sources, self.sizes):
+            yield from source.outlines(size)
 
     def locate(self, index: int) -> tuple[int, int]:
         """Static index -> (number of the source, row in it)."""

@@ -4,11 +4,16 @@
 Rows may be shaped in any way that training.data.records knows.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from training.data import hf_loading  # which imports this package: its names are looked up when they are needed
 from training.data.sample import Sample
 from training.data.sources.registry import HUB, DataError, Source, register_source
+from vlm.errors import SampleError
+
+BLOCK = 512  # rows
 
 
 @register_source("hf_dataset")
@@ -40,9 +45,22 @@ class HfDatasetSource(Source):
 
     def __getitem__(self, index: int) -> Sample:
         index = self._checked(index)
-        default_id = f"{Path(self.path).stem}:{index}"
-        row = hf_loading.undictionary(self.data[index].to_pylist()[0])
-        return self.parse(self.renamed(row), default_id, self.where(index), self.base_dir)
+        return self._sample(self.data[index].to_pylist()[0], index)
+
+    def outlines(self, count: int | None = None) -> Iterator[Sample | None]:
+        """Rows a block at a time, without their pictures: reading those would be reading the whole dataset."""
+        count = len(self) if count is None else count
+        for start in range(0, count, BLOCK):
+            rows = hf_loading.without_bytes(self.data[start : min(start + BLOCK, count)])
+            for index, row in enumerate(rows, start):
+                try:
+                    yield self._sample(row, index)
+                except SampleError:
+                    yield None
+
+    def _sample(self, row: dict[str, Any], index: int) -> Sample:
+        row = self.renamed(hf_loading.undictionary(row))
+        return self.parse(row, f"{Path(self.path).stem}:{index}", self.where(index), self.base_dir)
 
 
 @register_source("hf_hub")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from training.data.records import parse_record
 from training.data.sample import Sample
 from training.data.turns import rename_columns, with_reasoning, with_system
-from vlm.errors import RadioVLMError
+from vlm.errors import RadioVLMError, SampleError
 
 
 class DataError(RadioVLMError):
@@ -61,6 +61,18 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def outline(self, index: int) -> Sample:
+        """`self[index]` as far as its length can be guessed from: media held in the data file may be empty bytes."""
+        return self[index]
+
+    def outlines(self, count: int | None = None) -> Iterator[Sample | None]:
+        """Outlines of the first `count` samples (default: all) in order, None for those that cannot be read."""
+        for index in range(len(self) if count is None else count):
+            try:
+                yield self.outline(index)
+            except SampleError:
+                yield None
 
     def where(self, index: int) -> str:
         """The place of a record for error messages, e.g. "data/records.jsonl:12"; never raises."""

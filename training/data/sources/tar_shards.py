@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 OPEN_FILES = 16
+Medium = Callable[[int, int], bytes]  # (sample, its member) -> content
 
 
 def shard_files(path: Path | str) -> list[Path]:
@@ -82,13 +84,19 @@ class TarShardsSource(Source):
         return f"{self.shards[self._shard_of[index]]}:{self._keys[index]}"
 
     def __getitem__(self, index: int) -> Sample:
-        index = self._checked(index)
+        return self._sample(self._checked(index), self._bytes)
+
+    def outline(self, index: int) -> Sample:
+        """A sample whose words alone are read."""
+        return self._sample(self._checked(index), lambda index, member: b"")
+
+    def _sample(self, index: int, medium: Medium) -> Sample:
         origin = self.where(index)
         default_id = f"{self.shards[self._shard_of[index]].stem}/{self._keys[index]}"
         if index in self._broken:
             raise SampleError(f"the shard ends here: {self._broken[index]}", default_id, origin, "truncated_shard")
         try:
-            record = self._record(index)
+            record = self._record(index, medium)
         except RecordError as error:
             message, reason = error.args
             raise SampleError(message, default_id, origin, reason) from None
@@ -121,8 +129,8 @@ class TarShardsSource(Source):
             self._first.append(len(self._offsets))
             self._keys.append("(end)")
 
-    def _record(self, index: int) -> dict[str, Any]:
-        """The members of a sample as one record, media as bytes."""
+    def _record(self, index: int, medium: Medium) -> dict[str, Any]:
+        """The members of a sample as one record, media as the bytes that `medium` gives."""
         members = {}
         for member in range(self._first[index], self._first[index + 1]):
             name = self._names[member]
@@ -145,10 +153,12 @@ class TarShardsSource(Source):
                 raise RecordError(f"{message}; it has {there}", "schema")
             record = {**record, "text": words}
         if lists_media(record):
-            return self._named(record, index, media)
-        return with_media(record, [(kind, self._bytes(index, member)) for kind, _, member in media])
+            return self._named(record, index, media, medium)
+        return with_media(record, [(kind, medium(index, member)) for kind, _, member in media])
 
-    def _named(self, record: dict[str, Any], index: int, media: list[tuple[str, str, int]]) -> dict[str, Any]:
+    def _named(
+        self, record: dict[str, Any], index: int, media: list[tuple[str, str, int]], medium: Medium
+    ) -> dict[str, Any]:
         """Media that the record lists by name -> the bytes of those members. Raises RecordError."""
         key = self._keys[index]
         places = {}
@@ -168,7 +178,7 @@ class TarShardsSource(Source):
                 there = ", ".join(f"{key}.{name}" for _, name, _ in media) or "none"
                 message = f"the record names {value!r}, which is no member of its sample; media there: {there}"
                 raise RecordError(message, "missing_file")
-            return self._bytes(index, member)
+            return medium(index, member)
 
         def item(one: Any) -> Any:
             if not isinstance(one, dict):

@@ -6,6 +6,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.data_folders import record, write_image
+from training.data.hf_loading import without_bytes
+from training.data.lengths import Sizer, estimated_lengths
+from training.data.mixture import Mixture
 from training.data.sources import DataError, open_source
 from vlm.errors import SampleError
 from vlm.media import load_image
@@ -148,3 +151,73 @@ def test_what_is_missing_is_answered_with_what_there_is(offline, more, words):
 def test_hub_out_of_reach(offline):
     with pytest.raises(DataError, match="(?s)hf://org/other cannot be read.*HF_HUB_OFFLINE is set"):
         open_source("hf://org/other")
+
+
+def guessed(source) -> list[int]:
+    """The slow twin of `estimated_lengths` for many samples: every row is read as it is."""
+    found = []
+    for index in range(len(source)):
+        try:
+            found.append(Sizer(None)(source[index]))
+        except SampleError:
+            found.append(0)
+    return found
+
+
+@pytest.mark.parametrize("block", [512, 3])
+def test_lengths_of_many_rows_are_guessed_without_reading_their_pictures(tmp_path, monkeypatch, block):
+    picture = {"bytes": png(0), "path": None}
+    turn = {"role": "user", "content": [{"type": "image", "image": picture, "text": None}]}
+    say = {"role": "assistant", "content": [{"type": "text", "image": None, "text": "a longer answer than others"}]}
+    shapes = [
+        {"question": "One picture?", "answer": "yes", "images": [picture], "raw": b"raw"},
+        {"question": "Two of them?", "answer": "yes", "images": [picture, picture]},
+        {"question": "None, or an empty list?", "answer": "both", "images": []},
+        {"question": "A path", "answer": "too", "images": [{"bytes": None, "path": "a.png"}, None]},
+        {"messages": [turn, say]},
+        {"question": "no answer"},
+        {"messages": [{**turn, "role": "nobody"}]},
+    ]
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    keys = dict.fromkeys(key for shape in shapes for key in shape)
+    rows = [{**keys, **shape} for shape in shapes * 2]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=4)
+    source, mixed = open_source(tmp_path / "d.parquet"), Mixture([{"path": tmp_path / "d.parquet", "limit": 11}])
+    monkeypatch.setattr("training.data.sources.hf_dataset.BLOCK", block)
+    monkeypatch.setattr("training.data.lengths.LOOK_CLOSER_UP_TO", 0)
+    wanted = guessed(source)
+    assert wanted[0] > 256 and wanted[1] > 512 and wanted[4] > 256 and wanted[5:7] == [0, 0]
+    assert estimated_lengths(source, None).tolist() == wanted
+    assert estimated_lengths(mixed, None).tolist() == wanted[:11]
+    for index, outline in enumerate(source.outlines()):
+        if outline is not None:
+            whole = source[index]
+            seen, there = ([item.get("image", {}) for item in one.media_items()] for one in (outline, whole))
+            assert seen == [{**one, "bytes": one["bytes"] and b""} if one else one for one in there]
+            assert (outline.id, outline.origin, outline.template) == (whole.id, whole.origin, whole.template)
+
+
+def test_rows_without_bytes_are_those_of_arrow():
+    """Values of every nesting, in slices that begin anywhere."""
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [
+        {"a": 1, "s": "x", "l": [[1, None], [], None], "m": [{"b": b"12", "n": {"c": b"3", "d": 4.0}}, None]},
+        {"a": None, "s": None, "l": None, "m": None},
+        {"a": 2, "s": "", "l": [], "m": [{"b": None, "n": None}]},
+        {"a": 3, "s": "z", "l": [[5]], "m": []},
+    ]
+    whole = pyarrow.concat_tables([pyarrow.Table.from_pylist(rows), pyarrow.Table.from_pylist(rows)])
+
+    def emptied(value):
+        if isinstance(value, dict):
+            return {key: emptied(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [emptied(one) for one in value]
+        return b"" if isinstance(value, bytes) else value
+
+    for start in range(8):
+        for length in range(9 - start):
+            part = whole.slice(start, length)
+            assert without_bytes(part) == emptied(part.to_pylist())

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import pickle
 import tarfile
 
@@ -207,3 +208,18 @@ def test_whole_sources_that_cannot_be_read(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(b"")
     with pytest.raises(DataError, match="compressed: unpack"):
         open_source(tmp_path / "x.tar.gz")
+
+
+def test_outlines_hold_the_words_and_read_no_media(tmp_path, monkeypatch):
+    named = {"messages": [{"role": "user", "content": [{"type": "image", "image": "b.jpg"}]},
+                          {"role": "assistant", "content": "yes"}]}  # fmt: skip
+    texts = [("a.txt", "caption"), ("b.json", json.dumps(named))]
+    source = open_source(write_tar(tmp_path / "x.tar", sorted([*texts, *((f"{key}.jpg", png()) for key in "abc")])))
+    whole = [source[0], source[1]]
+    sizes = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, place: sizes.append(size) or pread(file, size, place))
+    outlines = list(source.outlines())
+    assert outlines[2] is None and [words(one) for one in outlines[:2]] == [words(one) for one in whole]
+    assert [one for outline in outlines[:2] for one in outline.media()] == [("image", b"")] * 2
+    assert sorted(sizes) == [len("caption"), len(json.dumps(named))]
