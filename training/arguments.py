@@ -1,12 +1,12 @@
-"""A recipe as transformers' TrainingArguments and as a DeepSpeed configuration."""
+"""A recipe as transformers' TrainingArguments, with DeepSpeed where a launcher started the process."""
 
-import json
-from pathlib import Path
+import logging
 
+from training.deepspeed_file import deepspeed_config, offloads
 from training.environment import Machine, avoid_start_up_builds
 from training.recipe import Recipe, RecipeError
 
-ZERO_FOLDER = Path(__file__).parent / "zero"
+LOGGER = logging.getLogger("training")
 
 
 def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False):
@@ -19,13 +19,15 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
 
     train = recipe.train
     deepspeed = None
-    if train.zero != "none" and machine.launched:
+    if uses_deepspeed(recipe, machine):
         avoid_start_up_builds()
         deepspeed = deepspeed_config(recipe)
         # Sending gradients beside the backward pass needs streams, which a CPU has not.
         deepspeed["zero_optimization"].setdefault("overlap_comm", machine.device == "cuda")
         if universal:
             deepspeed["checkpoint"] = deepspeed.get("checkpoint", {}) | {"load_universal": True}
+    elif train.zero != "none":
+        LOGGER.info(f"train.zero = {train.zero}: no launcher started this process, it trains alone without DeepSpeed")
     args = TrainingArguments(
         output_dir=recipe.output_dir,
         max_steps=train.max_steps,
@@ -54,6 +56,7 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
         data_seed=recipe.seed,
     )
     _ = args.device  # starts the process group
+    args._n_gpu = min(args._n_gpu, 1)  # or one process would split its batches over all GPUs it sees (DataParallel)
     if deepspeed is not None:
         import deepspeed as library
 
@@ -61,36 +64,27 @@ def training_arguments(recipe: Recipe, machine: Machine, universal: bool = False
     return args
 
 
-def zero_stage(recipe: Recipe, machine: Machine) -> int:
-    """ZeRO stage that a launch of the recipe has; 0 without DeepSpeed."""
-    if recipe.train.zero == "none" or not machine.launched:
-        return 0
-    return deepspeed_config(recipe)["zero_optimization"]["stage"]
+def uses_deepspeed(recipe: Recipe, machine: Machine) -> bool:
+    """Whether DeepSpeed trains the recipe: it does in processes that a launcher started, one process included.
 
-
-def deepspeed_config(recipe: Recipe) -> dict:
-    """The DeepSpeed configuration a recipe names, checked against it."""
+    Raises:
+        RecipeError: there is no launcher, and the recipe counts on memory that only DeepSpeed makes use of.
+    """
     zero = recipe.train.zero
-    path = Path(zero) if zero.endswith(".json") else ZERO_FOLDER / f"{zero}.json"
-    if not path.is_file():
-        raise RecipeError(f"train.zero: DeepSpeed configuration {path} does not exist")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if "optimizer" in config:
+    if zero == "none" or machine.launched:
+        return zero != "none"
+    if offloads(deepspeed_config(recipe)):
         raise RecipeError(
-            f'{path} has an "optimizer" block, which flattens the recipe\'s per-module groups: remove it and set '
-            "train.optimizer and modules.<name>.lr instead"
+            f"train.zero = {zero} keeps what does not fit in main memory, which DeepSpeed does and a process without a "
+            "launcher does not: start it with `deepspeed --num_accelerators 1 training/stage2.py --config ...` (or "
+            "`radio-vlm train`), or set train.zero=none"
         )
-    zero_options = config.get("zero_optimization", {})
-    if not zero_options.get("stage"):
-        raise RecipeError(f'{path} has no "zero_optimization" with a stage of 1, 2 or 3; for none set train.zero=none')
-    if recipe.uses_muon() and "offload_optimizer" in zero_options:
-        raise RecipeError(
-            f"{path} moves the optimizer to the CPU and optimizer = muon needs whole matrices where it steps: use "
-            "train.zero=zero2 or train.optimizer=adamw"
-        )
-    if recipe.uses_muon():
-        zero_options["reduce_scatter"] = False  # Muon needs whole matrices on every rank
-    return config
+    return False
+
+
+def zero_stage(recipe: Recipe, machine: Machine) -> int:
+    """ZeRO stage that a launch of the recipe has; 0 without DeepSpeed. Raises as `uses_deepspeed`."""
+    return deepspeed_config(recipe)["zero_optimization"]["stage"] if uses_deepspeed(recipe, machine) else 0
 
 
 def uses_bf16(recipe: Recipe, machine: Machine) -> bool:

@@ -58,6 +58,12 @@ def prepare_process(local_rank: int | None = None) -> Machine:
     )
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, where there are GPUs; else []."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "") if torch.cuda.device_count() else ""
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
 def limit_threads(machine: Machine, threads: int) -> None:
     """Torch threads of a CPU process; processes that share cores must not each take all of them."""
     if machine.device == "cpu":

@@ -4,8 +4,10 @@ import socket
 import sys
 from pathlib import Path
 
+from training.environment import visible_gpus
 from training.pipeline.folder import Guard, Pipeline, build_flags
 from training.pipeline.stages import PlannedStage
+from training.recipe import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,19 +18,20 @@ def build_command(pipeline: Pipeline, out: str) -> list[str]:
 
 
 def stage_command(stage: PlannedStage, processes: int, hostfile: str | None, resume: bool) -> list[str]:
-    """One stage: plain python for one process, else the deepspeed launcher on this machine or the hostfile's.
+    """One stage by the deepspeed launcher, on this machine or the hostfile's; plain python for one process that has no
+    use for DeepSpeed. One process may have: offload and the bf16 weights of ZeRO are DeepSpeed's.
 
     Args:
         processes: on each machine.
     """
     script = [str(ROOT / "training/stage1.py"), "--config", str(stage.file.path), *stage.words]
     script += ["resume=true"] if resume else []
-    if processes == 1 and hostfile is None:
+    if processes == 1 and hostfile is None and stage.recipe.train.zero == "none":
         return [sys.executable, *script]
     launcher = [str(Path(sys.executable).with_name("deepspeed"))]
     if hostfile is not None:
         return [*launcher, "--hostfile", hostfile, "--num_gpus", str(processes), *script]
-    return [*launcher, "--num_accelerators", str(processes), "--master_port", str(_free_port()), *script]
+    return [*launcher, *_share_of_this_machine(processes), "--master_port", str(_free_port()), *script]
 
 
 def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[str]:
@@ -42,6 +45,19 @@ def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[s
             command += [flag, ",".join(str(_placed(name, data_root)) for name in names)]
     command += ["--limit", str(guard.limit)] if guard.limit is not None else []
     return [*command, "--batch-size", str(guard.batch_size), "--no-controls", "--no-progress"]
+
+
+def _share_of_this_machine(processes: int) -> list[str]:
+    """The launcher's flags for so many processes. Beside a number it would take the first GPUs there are, whatever
+    CUDA_VISIBLE_DEVICES says, so those it says are named."""
+    named = visible_gpus()
+    if not named:
+        return ["--num_accelerators", str(processes)]
+    if not all(name.isdigit() for name in named):
+        raise RecipeError(
+            f"CUDA_VISIBLE_DEVICES = {','.join(named)}: the deepspeed launcher takes GPUs by their numbers only"
+        )
+    return ["--include", f"localhost:{','.join(named[:processes])}"]
 
 
 def _placed(name: str, root: str) -> Path:

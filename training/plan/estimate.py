@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from training.data.packing import GOOD_FILL
+from training.deepspeed_file import deepspeed_config, offloads, read_deepspeed
 from training.flops import DEVICE_TFLOPS, ModelFlops, device_tflops
 from training.freezing import module_of
 from training.plan.batch import PlannedBatch, planned_batch
@@ -108,6 +109,8 @@ def plan_stage(
     Args:
         build: as in `planned_model`. batch: what a process takes in a pass; default: `planned_batch`.
     """
+    if recipe.train.zero != "none":
+        deepspeed_config(recipe)  # a file that cannot be trained with is refused here as there
     wanted = recipe.train.gradient_checkpointing
     found = StagePlan(name, recipe.train.zero, wanted, machines=machines, steps=recipe.train.max_steps)
     try:
@@ -214,6 +217,12 @@ def _why_refused(recipe: Recipe, found: StagePlan) -> str:
     )
 
 
+def _cheapest_first(recipe: Recipe) -> list[str]:
+    """The other ways to share out, those that wait for main memory last; Muon steps on GPUs alone."""
+    away = {zero: zero != "none" and bool(offloads(read_deepspeed(zero))) for zero in ZEROS}
+    return sorted((zero for zero in ZEROS if not (away[zero] and recipe.uses_muon())), key=away.get)
+
+
 def _advise(found: StagePlan, recipe: Recipe, model: nn.Module, weights: Weights) -> list[str]:
     """Switches that make the stage fit, the least costly first; what does not help is not named."""
     limit, words = found.machines.memory, []
@@ -224,13 +233,13 @@ def _advise(found: StagePlan, recipe: Recipe, model: nn.Module, weights: Weights
 
     if not found.checkpointing:
         say("train.gradient_checkpointing=true", found.needs(checkpointing=True))
-    order = ZEROS[ZEROS.index(found.zero) + 1 :] if found.zero in ZEROS else ()
     quantized = recipe.adapter.quantize is not None
-    for zero in () if quantized else order:
+    for zero in () if quantized else _cheapest_first(recipe):
+        before = len(words)
         say(f"train.zero={zero}", found.needs(zero))
         if not found.checkpointing:
             say(f"train.zero={zero} train.gradient_checkpointing=true", found.needs(zero, True))
-        if words:
+        if len(words) > before:
             break
     smaller = []
     if recipe.train.per_device_batch_size > 1:

@@ -2,18 +2,18 @@
 
 Sources: ZeRO (arXiv 1910.02054) and what DeepSpeed 0.19 allocates: bf16 weights and gradients, fp32 copies of what
 trains (also under fp32), a bucket for gradients, and under ZeRO-3 gathered weights up to `stage3_max_live_parameters`.
+An optimizer that is moved out of the GPU (`offload_optimizer`) takes its gradients along.
 """
 
-import json
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from training.arguments import ZERO_FOLDER
+from training.deepspeed_file import offloads, read_deepspeed
 from training.plan.meta_step import StepMemory
-from training.recipe import Recipe
+from training.recipe import ZERO_CHOICES, Recipe
 
-ZEROS = ("none", "zero1", "zero2", "zero3", "zero3_offload")
+ZEROS = ZERO_CHOICES
 _QUANTIZED = {"nf4": 0.516, "int8": 1.002}  # bytes a weight, scales included (nf4: blocks of 64, scales quantized too)
 _LIVE = 10**9  # DeepSpeed's default of stage3_max_live_parameters
 
@@ -104,10 +104,9 @@ def gpu_memory(
         accumulates: whether an optimizer step has several forward passes.
     """
     size = weights.numbers
-    kind, config = _zero_config(zero)
     width = 2 if bf16 else 4
     passing = weights.dequantized + step.peak
-    if kind == "none":
+    if zero == "none":
         grown = bf16 and not recipe.adapter.rank  # fp32 weights under autocast, which keeps bf16 copies in the forward
         held = 2 * weights.held if grown else weights.held + (2 * size if bf16 else 0)
         gradients = 4.0 * size
@@ -116,23 +115,26 @@ def gpu_memory(
             GpuMemory(held, gradients, weights.moments + weights.ema, buffers, 0), step, accumulates,
             scale=2 if bf16 else 1, passing=passing,
         )  # fmt: skip
+    config = read_deepspeed(zero)
+    stage, away, numbers = config["zero_optimization"]["stage"], offloads(config), _numbers(config)
+    here = 0 if "optimizer" in away else 1  # how much of optimizer and gradients the GPU itself holds
     optimizer = (weights.moments + 4 * size + weights.ema) / gpus
-    bucket = config.get("reduce_bucket_size", weights.hidden**2) * width  # allocated in full, however little trains
-    cast = 4.0 * size / gpus  # the gradient in fp32, when activations are gone
-    if kind == "zero1":
+    bucket = numbers.get("reduce_bucket_size", weights.hidden**2) * width  # allocated in full, however little trains
+    cast = here * 4.0 * size / gpus  # the gradient in fp32, when activations are gone
+    shard = weights.trained / gpus
+    if stage == 3:
+        live = min(numbers.get("stage3_max_live_parameters", _LIVE) * width + weights.largest, weights.held)
+        kept = 0 if "param" in away else weights.held / gpus
+        gathered = live if gpus > 1 or "param" in away else 0
+        host = (weights.held / gpus - kept) + (1 - here) * (shard + optimizer)
+        return GpuMemory(kept, here * shard, here * optimizer, bucket + gathered, max(passing, cast), host)
+    if not here:  # gradients go over one by one, through a buffer of the largest, into fp32 and into what is summed up
+        host = optimizer + 4 * size / gpus + (shard if accumulates else 0)
+        return GpuMemory(weights.held, 0, 0, bucket + min(weights.largest, weights.trained), passing, host)
+    if stage == 1:
         memory = GpuMemory(weights.held, weights.trained, optimizer, bucket, 0)
         return _worst(memory, step, accumulates, passing=passing, at_update=cast)
-    shard = weights.trained / gpus
-    if kind == "zero2":
-        memory = GpuMemory(weights.held, shard, optimizer, bucket, 0)
-        return replace(memory, activations=max(passing, cast))
-    live = min(config.get("stage3_max_live_parameters", _LIVE) * width + weights.largest, weights.held)
-    gathered = live if gpus > 1 else 0
-    if kind == "zero3_offload":
-        host = (weights.held + weights.trained) / gpus + optimizer
-        return GpuMemory(0, 0, 0, bucket + live, passing, host)
-    memory = GpuMemory(weights.held / gpus, shard, optimizer, bucket + gathered, 0)
-    return replace(memory, activations=max(passing, cast))
+    return GpuMemory(weights.held, shard, optimizer, bucket, max(passing, cast))
 
 
 def _worst(memory: GpuMemory, step: StepMemory, accumulates: bool, passing: float, scale: int = 1,
@@ -144,16 +146,7 @@ def _worst(memory: GpuMemory, step: StepMemory, accumulates: bool, passing: floa
     return replace(memory, activations=max(passing - memory.gradients, more, at_update, 0))
 
 
-def _zero_config(zero: str) -> tuple[str, dict]:
-    """(one of ZEROS, the DeepSpeed file's zero_optimization)."""
-    if zero == "none":
-        return zero, {}
-    path = ZERO_FOLDER / f"{zero}.json" if zero in ZEROS else zero
-    with open(path, encoding="utf-8") as file:
-        config = json.load(file)["zero_optimization"]
-    stage = config.get("stage", 0)
-    kind = {0: "none", 1: "zero1", 2: "zero2", 3: "zero3"}[stage]
-    if stage == 3 and "offload_param" in config:
-        kind = "zero3_offload"
-    numbers = {key: value for key, value in config.items() if isinstance(value, int) and not isinstance(value, bool)}
-    return kind, numbers
+def _numbers(config: dict) -> dict[str, int]:
+    """The sizes a DeepSpeed file sets; those on "auto" are left to follow from the model."""
+    options = config["zero_optimization"]
+    return {key: value for key, value in options.items() if isinstance(value, int) and not isinstance(value, bool)}

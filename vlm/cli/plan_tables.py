@@ -5,7 +5,7 @@ from textwrap import wrap
 from vlm.cli.tables import count
 
 GIB = 2**30
-COLUMNS = {"none": "none", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3", "zero3_offload": "offload"}
+COLUMNS = {"zero2_offload": "2+offload", "zero3_offload": "3+offload"}
 ROWS = (("weights", "weights"), ("gradients", "gradients"), ("optimizer", "optimizer"), ("buffers", "buffers"))
 WIDTH = 96
 
@@ -28,7 +28,8 @@ def memory_table(plan) -> str:
     """GiB of a GPU, one column a ZeRO stage, the recipe's own between brackets."""
     zeros = list(dict.fromkeys(zero for zero, _ in plan.memory))
     limit = plan.machines.memory
-    head = [f"GiB a GPU, {_gpus(plan)}", *(COLUMNS.get(zero, "yours") for zero in zeros)]
+    names = [COLUMNS.get(zero, "yours" if zero.endswith(".json") else zero) for zero in zeros]
+    head = [f"GiB a GPU, {_gpus(plan)}", *names]
     rows = [[name, *(_gib(getattr(plan.memory[zero, False], key)) for zero in zeros)] for name, key in ROWS]
     rows.append(["activations", *(_gib(plan.memory[zero, False].activations) for zero in zeros)])
     rows.append(["  with checkpointing", *(_gib(plan.memory[zero, True].activations) for zero in zeros)])
@@ -43,7 +44,8 @@ def memory_table(plan) -> str:
     if any(memory.host for memory in plan.memory.values()):
         rows.append(["main memory a GPU", *(_gib(plan.memory[zero, True].host) for zero in zeros)])
     width = max(len(row[0]) for row in [head, *rows]) + 2
-    widths = [max(12, *(len(row[i]) for row in [head, *rows])) for i in range(1, len(head))]
+    least = min(12, (WIDTH - width) // len(zeros))
+    widths = [max(least, *(len(row[i]) + 1 for row in [head, *rows])) for i in range(1, len(head))]
     lines = [row[0].ljust(width) + "".join(cell.rjust(w) for cell, w in zip(row[1:], widths)) for row in [head, *rows]]
     lines.insert(1, "─" * len(lines[0]))
     lines.insert(8, "─" * len(lines[0]))
@@ -56,7 +58,7 @@ def folder_table(plans: list) -> str:
     rows = []
     for plan in plans:
         needs = "refused" if plan.refused else f"{plan.needs():.1f} {'✓' if plan.fits else '✗'}"
-        rows.append((plan.name, plan.zero, needs, count(round(plan.tokens_per_step)), f"{plan.steps:,}",
+        rows.append((plan.name, _zero(plan), needs, count(round(plan.tokens_per_step)), f"{plan.steps:,}",
                      count(round(plan.tokens_per_step * plan.steps)), _duration(plan.seconds)))  # fmt: skip
     from vlm.cli.tables import text_table
 
@@ -76,6 +78,11 @@ def assumptions(plan) -> str:
         "allows. ▸ is what the recipe says."
     )
     return "\n".join(wrap(words, WIDTH))
+
+
+def _zero(plan) -> str:
+    """The recipe's choice; of a file its name."""
+    return plan.zero.rsplit("/", 1)[-1]
 
 
 def _model(plan) -> str:
@@ -123,7 +130,7 @@ def _whole(plan) -> str:
 
 
 def _verdict(plan) -> list[str]:
-    how = f"train.zero={plan.zero}, {'with' if plan.checkpointing else 'without'} checkpointing"
+    how = f"train.zero={_zero(plan)}, {'with' if plan.checkpointing else 'without'} checkpointing"
     limit = plan.machines.memory
     if plan.fits:
         return [f"FITS     {how}: {plan.needs():.1f} of {limit:g} GiB"]

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from training.deepspeed_file import read_deepspeed
 from training.plan.batch import planned_batch
+from training.plan.estimate import _cheapest_first
 from training.plan.meta_step import StepMemory
 from training.plan.states import Weights, gpu_memory
+from training.recipe import ZERO_CHOICES
 from training.recipe.loading import load_recipe
 
 N = 1_000_000_000  # parameters, all bf16 and all trained with AdamW
@@ -19,13 +22,17 @@ BUCKETS = 2 * 200_000_000  # of training/zero/zero1.json and zero2.json
 def test_sums_by_hand():
     recipe = load_recipe(None, [])
     one = {zero: gpu_memory(WEIGHTS, STEP, recipe, zero, 8, True, True)
-           for zero in ("none", "zero1", "zero2", "zero3", "zero3_offload")}  # fmt: skip
+           for zero in ZERO_CHOICES}  # fmt: skip
     # fp32 weights, gradients, two moments; bf16 copies of autocast and DDP's buckets
     assert one["none"].total == 16 * N + 2 * N + 4 * N + STEP.peak
     assert one["zero1"].total == 2 * N + 2 * N + 12 * N / 8 + BUCKETS + STEP.peak
     assert one["zero2"].total == 2 * N + 2 * N / 8 + 12 * N / 8 + BUCKETS + STEP.peak
     assert one["zero3"].weights + one["zero3"].gradients + one["zero3"].optimizer == 16 * N / 8
     assert one["zero3_offload"].host == 16 * N / 8 and one["zero3_offload"].weights == 0
+    # optimizer and gradients on the host, those in fp32 and (of several passes) as they come; a buffer of the largest
+    offload = one["zero2_offload"]
+    assert offload.host == 12 * N / 8 + 4 * N / 8 + 2 * N / 8
+    assert offload.total == 2 * N + BUCKETS + N / 10 + STEP.peak
     assert one["zero3"].buffers > one["zero2"].buffers  # whole weights are gathered
     # a single pass: gradients come while activations go, so both are never there in full
     single = gpu_memory(WEIGHTS, STEP, recipe, "zero1", 8, True, False)
@@ -39,6 +46,27 @@ def test_a_deepspeed_file_of_ones_own(tmp_path):
     mine = gpu_memory(WEIGHTS, STEP, recipe, str(path), 8, True, True)
     shipped = gpu_memory(WEIGHTS, STEP, recipe, "zero3", 8, True, True)
     assert mine.total < shipped.total
+
+
+@pytest.mark.parametrize("base", ["zero2", "zero3"])
+def test_an_optimizer_on_the_host_is_counted_there_whatever_the_file_is_called(tmp_path, base):
+    config = read_deepspeed(base)
+    config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config))
+    recipe = load_recipe(None, [])
+    mine, shipped = (gpu_memory(WEIGHTS, STEP, recipe, zero, 8, True, True) for zero in (str(path), base))
+    assert mine.weights == shipped.weights > 0  # those stay
+    assert mine.optimizer == mine.gradients == 0 and mine.host >= shipped.optimizer + shipped.gradients
+    if base == "zero2":
+        assert mine == gpu_memory(WEIGHTS, STEP, recipe, "zero2_offload", 8, True, True)
+
+
+def test_what_helps_is_something_the_recipe_can_do():
+    """Muon's update wants the GPU: no optimizer elsewhere."""
+    names = _cheapest_first(load_recipe(None, []))
+    assert names == ["none", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+    assert _cheapest_first(load_recipe(None, ["optimizer=muon"])) == names[:4]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -36,8 +36,8 @@ def test_a_page_a_stage_and_a_line_each(folder, capsys):
     assert main(["plan", str(folder), "--gpus", "4", "--memory", "2"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 100
-    for word in ("── one", "── two", "text 710.2K frozen", "zero3", "offload", "with checkpointing", "FITS", "4 GPUs",
-                 "Assumed:", "allowances"):  # fmt: skip
+    for word in ("── one", "── two", "text 710.2K frozen", "zero3", "2+offload", "3+offload",
+                 "with checkpointing", "FITS", "4 GPUs", "Assumed:", "allowances"):  # fmt: skip
         assert word in text, word
 
 
@@ -55,6 +55,19 @@ def test_json_adds_up_and_follows_the_recipe(folder, capsys):
     assert rows["zero3", False]["weights"] == pytest.approx(rows["zero2", False]["weights"] / 4)
     assert rows["zero3_offload", True]["host"] > 0 == rows["zero3", True]["host"]
     assert rows["zero2", True]["activations"] < rows["zero2", False]["activations"]
+
+
+def test_offload_and_a_file_of_ones_own_have_their_columns(folder, capsys):
+    own = folder / "mine.json"
+    own.write_text('{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}')
+    for zero, mark in (("zero2_offload", "2+offload"), (own, "yours")):
+        assert main(["plan", str(folder / "two.yaml"), "--gpus", "128", "--memory", "2", f"train.zero={zero}",
+                     "global_batch_size=null"]) == 0  # fmt: skip
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 96 and f" {mark}" in text and "main memory a GPU" in text
+    own.write_text('{"zero_optimization": {"stage": 2}, "scheduler": {}}')
+    assert main(["plan", str(folder / "two.yaml"), f"train.zero={own}"]) == 2
+    assert "scheduler" in capsys.readouterr().err
 
 
 def test_more_gpus_hold_less_and_take_less_time(folder, capsys):
