@@ -53,6 +53,14 @@ class PackedCausalLM:
         """Whether `seq_idx` is accepted: declared by the family, or proven on this very model."""
         return self.why_not_packed() is None
 
+    @property
+    def adds_nothing_to_the_loss(self) -> bool:
+        """Whether the loss is the cross entropy of the labels alone, without router or z-losses of the family."""
+        family = self.llm_family
+        if not family.model_type:
+            return why_loss_needs_logits(self) is None
+        return not family.z_loss(self.config) and not (family.auxiliary_loss and family.base_options(self.config))
+
     @torch.compiler.disable
     def why_not_packed(self) -> str | None:
         """The reason why `seq_idx` is refused, or None."""

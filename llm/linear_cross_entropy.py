@@ -72,7 +72,7 @@ def linear_cross_entropy_sum(
         raise ValueError(f"hidden {tuple(hidden.shape)} needs a weight {needed}, not {tuple(weight.shape)}{hint}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"weight {tuple(weight.shape)} needs a bias ({weight.shape[0]},), not {tuple(bias.shape)}")
-    _check_largest(labels, weight.shape[0])
+    _check_range(labels, weight.shape[0])
 
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:  # autocast's own casts
@@ -112,7 +112,7 @@ def head_cross_entropy_sum(
 
     def chunk_sum(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         logits = head(rows)
-        _check_largest(labels, logits.shape[-1])
+        _check_range(labels, logits.shape[-1])
         if not len(positions):  # by the same path: a recomputation that ended earlier would leave weights gathered
             zero = logits.new_zeros(1, dtype=math_dtype(logits.dtype))
             z = None if z_weights is None else zero
@@ -124,7 +124,8 @@ def head_cross_entropy_sum(
         return value
 
     total = hidden.new_zeros((), dtype=math_dtype(hidden.dtype))
-    chunks = counted.nonzero().squeeze(1).split(rows_per_chunk) if bool(counted.any()) else ()
+    rows = counted.nonzero().squeeze(1)
+    chunks = rows.split(rows_per_chunk) if len(rows) else ()
     nothing = labels.new_zeros(0)
     for positions in (*chunks, *[nothing] * (max(least_chunks, 1) - len(chunks))):
         # without positions one row of zeros goes through the head, joined to hidden so that it too has a gradient
@@ -161,6 +162,7 @@ def linear_cross_entropy_sum_full(
     """The slow twin of :func:`linear_cross_entropy_sum`."""
     labels, token_weights, z_weights = _checked(hidden, labels, token_weights, z_weights, scale, softcap)
     logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), weight)
+    _check_range(labels, logits.shape[-1])
     if bias is not None:
         logits = logits.to(math_dtype(logits.dtype)) + bias
     value, nll = _sum_of_logits(logits, labels, token_weights, z_weights, scale, softcap)
@@ -218,13 +220,14 @@ def _checked(hidden, labels, token_weights, z_weights, scale, softcap):
     dtype = math_dtype(hidden.dtype)
     labelled = (labels != IGNORED).flatten()
     labels = torch.where(labelled, labels.flatten(), 0).long()
-    if labels.numel() and int(labels.min()) < 0:
-        raise ValueError(f"label {int(labels.min())} is neither a token id nor {IGNORED}, the ignored mark")
     token_weights = labelled if token_weights is None else torch.where(labelled, token_weights.flatten(), 0)
     return labels, token_weights.to(dtype), None if z_weights is None else z_weights.flatten().to(dtype)
 
 
-def _check_largest(labels: torch.Tensor, vocabulary: int) -> None:
-    if labels.numel() and int(labels.max()) >= vocabulary:
-        largest = int(labels.max())
+def _check_range(labels: torch.Tensor, vocabulary: int) -> None:
+    """Both ends at once, for reading from a GPU waits for it."""
+    smallest, largest = torch.stack(labels.aminmax()).tolist() if labels.numel() else (0, 0)
+    if smallest < 0:
+        raise ValueError(f"label {smallest} is neither a token id nor {IGNORED}, the ignored mark")
+    if largest >= vocabulary:
         raise ValueError(f"label {largest} is outside the head's vocabulary of {vocabulary}: resize the head or fix it")

@@ -60,8 +60,10 @@ def _value_and_gradients(
     row's own cross entropy, which only our loop knows: the others give sums."""
     inputs = [hidden.detach(), weight.detach(), None if bias is None else bias.detach()]
     counted = token_weights != 0 if z_weights is None else (token_weights != 0) | (z_weights != 0)
-    rows = None if bool(counted.all()) else counted.nonzero().squeeze(1)
-    if rows is not None:
+    rows = counted.nonzero().squeeze(1)
+    if len(rows) == len(counted):
+        rows = None
+    else:
         inputs[0] = inputs[0][rows]
         labels, token_weights = labels[rows], token_weights[rows]
         z_weights = None if z_weights is None else z_weights[rows]

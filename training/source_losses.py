@@ -1,4 +1,4 @@
-"""Loss per source of the mixture, from the token losses that every forward makes anyway: no second forward."""
+"""Loss per source of the mixture, from what every forward makes anyway: no second forward."""
 
 import torch
 
@@ -28,6 +28,18 @@ class SourceLosses:
         each = torch.stack([token_losses.flatten().double(), targets.double()], dim=1)
         sums = each.new_zeros(len(names), 2).index_add_(0, kinds, each)
         for name, one in zip(names, sums):
+            self.sums[name] = self.sums[name] + one if name in self.sums else one
+
+    def add_whole(self, batch: dict, summed: torch.Tensor) -> None:
+        """Count one batch whose samples are all of one source.
+
+        Args:
+            batch: as in `add`. summed: () cross entropy of all its targets.
+        """
+        if batch.get("sources"):
+            tokens = target_mask(batch["labels"], batch.get("seq_idx")).sum()
+            one = torch.stack([summed.double(), tokens.to(summed.device).double()])
+            name = batch["sources"][0]
             self.sums[name] = self.sums[name] + one if name in self.sums else one
 
     def read(self) -> dict[str, float]:

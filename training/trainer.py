@@ -18,7 +18,7 @@ from training.ema import EmaCallback
 from training.gradient_check import GradientCheck
 from training.losses import loss_weight, token_weights
 from training.optimizers import build_optimizer
-from training.ranks import all_ranks
+from training.ranks import all_ranks, world_size
 from training.recipe import Recipe
 from training.saving import write_model
 from training.schedules import build_scheduler
@@ -102,14 +102,26 @@ class StageTrainer(Trainer):
         return batches, all_ranks(count.float().to(device))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As the library's: the model divides its summed loss by the count of all ranks and micro-batches; the losses
-        of single tokens that come with it are added up by source."""
+        """As the library's: the model divides its summed loss by the count of all ranks and micro-batches. It is added
+        up by source; the losses of single tokens, which the fastest losses do not tell, are asked for where the sum
+        alone does not say it."""
         given = {key: value for key, value in inputs.items() if key not in NOT_FOR_THE_MODEL}
-        given |= {"z_loss": self.recipe.train.z_loss, "return_token_losses": True}
+        sources = set(inputs.get("sources") or ())
+        whole = not sources or (len(sources) == 1 and self._loss_is_cross_entropy(inputs))
+        given |= {"z_loss": self.recipe.train.z_loss, "return_token_losses": not whole}
         loss, outputs = super().compute_loss(model, given, True, num_items_in_batch)
-        self.source_losses.add(inputs, outputs.get("token_losses"))
+        if whole:
+            self.source_losses.add_whole(inputs, loss.detach() * num_items_in_batch / world_size())
+        else:
+            self.source_losses.add(inputs, outputs.get("token_losses"))
         self._step_loss = self._step_loss + loss.detach()
         return (loss, outputs) if return_outputs else loss
+
+    def _loss_is_cross_entropy(self, inputs: dict) -> bool:
+        """Whether the loss of a batch is the cross entropy of its targets, unweighted and with nothing added."""
+        if inputs.get("token_weights") is not None or self.recipe.train.z_loss:
+            return False
+        return getattr(getattr(self.model, "language_model", None), "adds_nothing_to_the_loss", False)
 
     def may_update(self, norm: float | None = None) -> bool:
         """Between the last backward of a step and its update, on every rank: is this update to be made?
@@ -121,9 +133,10 @@ class StageTrainer(Trainer):
         samples = (self.current_batch_ids, self.current_batch_sources)
         verdicts = [self.bad_loss.check(step, self._step_loss, *samples)]
         if verdicts[0] != "skip":
-            if norm is None:
+            deepspeed = norm is None
+            if deepspeed:
                 norm = float("inf") if gradients_overflow(self.model_wrapped) else 0.0
-            verdicts.append(self.bad_loss.check_gradients(step, norm, *samples))
+            verdicts.append(self.bad_loss.check_gradients(step, norm, *samples, useless=deepspeed))
         self.step_skipped = "skip" in verdicts
         if not self.step_skipped and not self.gradient_check.done:
             self.gradient_check.check(*self._step_has, self.args.device)

@@ -31,10 +31,7 @@ class GatedEngine(DeepSpeedEngineWrapper):
 
 def gradients_overflow(engine) -> bool:
     """Whether any rank's shard of the reduced gradients holds a number that is not finite; the same on all ranks."""
-    optimizer = engine.optimizer
-    if not hasattr(optimizer, "has_overflow"):
-        return False
-    return bool(optimizer.has_overflow(engine.zero_optimization_partition_gradients()))
+    return bool(engine.optimizer.has_overflow(engine.zero_optimization_partition_gradients()))
 
 
 def skip_step(engine) -> None:

@@ -53,6 +53,18 @@ def assert_loss(found: torch.Tensor, wanted: torch.Tensor, model, native) -> Non
     assert gradient_error(gradients(model, found), gradients(native, wanted)) <= 1e-4
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_loss_that_is_cross_entropy_alone_says_so(name: str):
+    _, model = native_and_prepared(name)
+    data = batch()
+    outputs = model(input_ids=data["ids"], labels=data["labels"], skip_logits=True, return_token_losses=True)
+    alone = outputs.token_losses.sum() / (data["labels"][:, 1:] != -100).sum()
+    assert model.adds_nothing_to_the_loss == bool(abs(outputs.loss / alone - 1) <= 1e-5)
+    model.config.router_aux_loss_coef, model.config.output_router_logits = 0.1, False  # never asked for, never added
+    assert model.adds_nothing_to_the_loss or name == "bamba"
+
+
 @pytest.mark.parametrize("counted", [None, 321, torch.tensor(77)], ids=["mean", "int", "tensor"])
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("name", FAMILIES)

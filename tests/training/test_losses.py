@@ -98,6 +98,25 @@ def test_any_layout_gives_the_loss_and_gradients_of_the_slow_twin(tmp_path, buil
             torch.testing.assert_close(gradients[name][weight], gradient, atol=2e-6, rtol=1e-3, msg=f"{name} {weight}")
 
 
+@pytest.mark.parametrize(("words", "asked"), [((), [False, False, True]), (("z_loss=0.01",), [True] * 3),
+                                              (("loss_average=turn",), [True] * 3)])  # fmt: skip
+def test_a_batch_of_one_source_has_the_fast_loss(tmp_path, built, samples, monkeypatch, words, asked):
+    """... and the same figures: token losses are asked for only where a batch's sum does not say its source's."""
+    model, processor = copy.deepcopy(built[0]), built[1]
+    kinds = {kind: [sample for sample in samples if sample["source"] == kind] for kind in ("pictures", "texts")}
+    parts = [kinds["pictures"][:2], kinds["texts"][:2], kinds["pictures"][2:] + kinds["texts"][2:]]
+    batches = [batch for part in parts for batch in batches_of(processor, part, 4)]
+    _, by_source = slow_loss(model, processor, samples, "token", 0.0)
+    seen, forward = [], model.language_model.forward
+    monkeypatch.setattr(model.language_model, "forward",
+                        lambda *a, **k: seen.append(k["return_token_losses"]) or forward(*a, **k))  # fmt: skip
+    trainer = small_trainer(tmp_path, batches, "max_steps=1", "gradient_accumulation_steps=3", *words,
+                            built=(model, processor))  # fmt: skip
+    trainer.train()
+    assert seen == asked
+    assert trainer.source_losses.read() == pytest.approx(by_source, rel=1e-5)
+
+
 def test_averages_differ(built, samples):
     """Control: the three averages and the z-loss are four losses."""
     found = [slow_loss(*built, samples, average, z)[0] for average, z in

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from tests.helpers.data_folders import record, write_records
+from tests.helpers.small_training import batches_of, mixed_samples, small_trainer
 from tests.helpers.stage_runs import losses, save_small_vlm, small_vlm
 from training.arguments import training_arguments
 from training.data.collation import PaddingCollator
@@ -53,6 +54,21 @@ def test_accumulated_batches_give_the_gradient_of_the_whole(tmp_path):
     for parts in (halves, singles):
         for name, gradient in whole.items():
             torch.testing.assert_close(parts[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_under_deepspeed_a_bad_gradient_leaves_the_step_out_also_where_it_is_only_warned_of(tmp_path, monkeypatch):
+    """DeepSpeed throws such an update away in any case; ended as a skipped step the schedule does not wait for it."""
+    import training.trainer as module
+
+    built = small_vlm()
+    batches = batches_of(built[1], mixed_samples(built[1]), 8)
+    trainer = small_trainer(tmp_path, batches, "watch.bad_loss=warn", built=built)
+    monkeypatch.setattr(trainer.gradient_check, "check", lambda *args: None)  # there are no gradients at all
+    monkeypatch.setattr(module, "gradients_overflow", lambda engine: True)
+    assert not trainer.may_update() and trainer.step_skipped
+    assert trainer.may_update(float("inf")) and not trainer.step_skipped  # without DeepSpeed: as asked
+    monkeypatch.setattr(module, "gradients_overflow", lambda engine: False)
+    assert trainer.may_update() and not trainer.step_skipped
 
 
 def test_resume_in_a_later_epoch_goes_on_in_the_order_of_that_epoch(tmp_path):

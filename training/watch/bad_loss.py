@@ -45,7 +45,8 @@ class BadLossGuard:
         self.skipped_in_a_row = self.skipped = 0
 
     def check(self, step: int, loss: torch.Tensor, sample_ids: list[str], sources: list[str]) -> str:
-        """"ok", "warn" or "skip", the same on all ranks; called by all of them once an optimizer step.
+        """"ok", "warn" or "skip", the same on all ranks; called by all of them once an optimizer step, and unless the
+        answer is "skip" `check_gradients` after it.
 
         Args:
             step: number of the step, for the message.
@@ -66,14 +67,21 @@ class BadLossGuard:
                 self.recent.append(value)
             return verdict
         self.recent.append(value)
-        self.skipped_in_a_row = 0
         return "ok"
 
-    def check_gradients(self, step: int, norm: float, sample_ids: list[str], sources: list[str]) -> str:
-        """As `check`, for the norm of the reduced gradients, which is the same on all ranks."""
+    def check_gradients(
+        self, step: int, norm: float, sample_ids: list[str], sources: list[str], useless: bool = False
+    ) -> str:
+        """As `check`, for the norm of the reduced gradients, which is the same on all ranks.
+
+        Args:
+            useless: no update comes of a gradient that is not finite, whatever is asked for (DeepSpeed throws it away):
+                where it would be "warn" the step is left out, and said to be.
+        """
         if math.isfinite(norm):
+            self.skipped_in_a_row = 0
             return "ok"
-        return self._bad(step, "the gradient is not finite", norm, None, sample_ids, sources)
+        return self._bad(step, "the gradient is not finite", norm, None, sample_ids, sources, useless)
 
     def state(self) -> dict:
         """JSON from which `load_state` goes on in the same way."""
@@ -84,8 +92,9 @@ class BadLossGuard:
         self.skipped_in_a_row, self.skipped = state["in_a_row"], state["skipped"]
 
     def _bad(
-        self, step: int, reason: str, value: float, usual: float | None, sample_ids: list[str], sources: list[str]
-    ) -> str:
+        self, step: int, reason: str, value: float, usual: float | None, sample_ids: list[str], sources: list[str],
+        useless: bool = False,
+    ) -> str:  # fmt: skip
         action = self.action
         if action == "skip":
             self.skipped += 1
@@ -93,6 +102,8 @@ class BadLossGuard:
             if self.skipped_in_a_row > MOST_SKIPS:
                 action = "stop"
                 reason += f", and so were the {MOST_SKIPS} steps before: this is not a matter of single samples"
+        elif action == "warn" and useless:
+            action = "skip"
         gathered = gather_objects(list(zip(sample_ids, sources, strict=True)))
         samples = [
             {"id": one, "source": source, "rank": rank} for rank, rows in enumerate(gathered) for one, source in rows

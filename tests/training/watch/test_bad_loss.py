@@ -67,7 +67,26 @@ def test_skipping_without_end_stops(tmp_path):
         check(guard, math.nan)
     guard = BadLossGuard("skip", 0.0, tmp_path)
     for _ in range(3 * MOST_SKIPS):  # good steps in between
-        assert (check(guard, math.nan), check(guard, 1.0)) == ("skip", "ok")
+        assert (check(guard, math.nan), check(guard, 1.0), guard.check_gradients(1, 1.0, *IDS)) == ("skip", "ok", "ok")
+
+
+def test_skipping_without_end_stops_also_where_only_the_gradients_are_bad(tmp_path):
+    guard = BadLossGuard("skip", 0.0, tmp_path)
+    for step in range(MOST_SKIPS):
+        assert (check(guard, 1.0, step), guard.check_gradients(step, math.inf, *IDS)) == ("ok", "skip")
+    assert check(guard, 1.0) == "ok"
+    with pytest.raises(BadLoss, match="not a matter of single samples"):
+        guard.check_gradients(MOST_SKIPS, math.inf, *IDS)
+
+
+def test_a_gradient_that_no_update_comes_of_is_said_to_be_left_out(tmp_path, caplog):
+    guard = BadLossGuard("warn", 0.0, tmp_path)
+    for step in range(2 * MOST_SKIPS):  # a warning never stops
+        assert guard.check_gradients(step, math.inf, *IDS, useless=True) == "skip"
+    assert "the step was left out" in caplog.text and lines(tmp_path)[0]["action"] == "skip"
+    assert guard.check_gradients(1, 1.0, *IDS, useless=True) == "ok"
+    with pytest.raises(BadLoss):
+        BadLossGuard("stop", 0.0, tmp_path).check_gradients(1, math.inf, *IDS, useless=True)
 
 
 def test_its_memory_comes_back_with_a_checkpoint(tmp_path):
