@@ -10,6 +10,7 @@ from training.pipeline.stages import PlannedStage
 from training.recipe import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
+DEEPSPEED = str(Path(sys.executable).with_name("deepspeed"))
 
 
 def build_command(pipeline: Pipeline, out: str) -> list[str]:
@@ -28,10 +29,14 @@ def stage_command(stage: PlannedStage, processes: int, hostfile: str | None, res
     script += ["resume=true"] if resume else []
     if processes == 1 and hostfile is None and stage.recipe.train.zero == "none":
         return [sys.executable, *script]
-    launcher = [str(Path(sys.executable).with_name("deepspeed"))]
     if hostfile is not None:
-        return [*launcher, "--hostfile", hostfile, "--num_gpus", str(processes), *script]
-    return [*launcher, *_share_of_this_machine(processes), "--master_port", str(_free_port()), *script]
+        return [DEEPSPEED, "--hostfile", hostfile, "--num_gpus", str(processes), *script]
+    return [*launcher(processes), *script]
+
+
+def launcher(processes: int) -> list[str]:
+    """The deepspeed launcher for so many processes on this machine."""
+    return [DEEPSPEED, *_share_of_this_machine(processes), "--master_port", str(free_port())]
 
 
 def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[str]:
@@ -66,7 +71,7 @@ def _placed(name: str, root: str) -> Path:
     return Path(name) if Path(name).exists() and not below.exists() else below
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.deepspeed_file import deepspeed_config
 from training.pipeline.folder import Pipeline, StageFile
 from training.pipeline.marks import Mark, differences, read_mark, recipe_hash
 from training.recipe import Recipe, RecipeError
@@ -38,6 +39,8 @@ class PlannedStage:
         """Raise RecipeError, naming the file, when this stage cannot be run."""
         try:
             self.recipe.check_runnable()
+            if self.recipe.train.zero != "none":
+                deepspeed_config(self.recipe)
         except RecipeError as error:
             raise RecipeError(f"{self.file.path}: {error}") from None
 

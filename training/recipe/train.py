@@ -57,7 +57,8 @@ class Train:
     zero: str = "zero2"
     """What of optimizer (zero1), gradients (zero2) and weights (zero3) the processes share out instead of repeating:
     none, zero1, zero2, zero2_offload (optimizer in CPU memory), zero3, zero3_offload (weights too), or the path of a
-    DeepSpeed configuration (as training/zero/*.json). Without a launcher there is nothing to share out."""
+    DeepSpeed configuration (as training/zero/*.json). Without a launcher there is nothing to share out, and offload is
+    refused."""
     precision: str = "auto"
     """`auto` (bf16 on GPUs that can, else fp32), `bf16` or `fp32`. Under bf16 the optimizer keeps weights in fp32."""
     gradient_checkpointing: bool = False

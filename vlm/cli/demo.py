@@ -7,7 +7,6 @@ import argparse
 import os
 import platform
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
@@ -59,12 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--started", type=float, default=None, help=argparse.SUPPRESS)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def flags(**options: object) -> list[str]:
     """`flags(out="x", n=3)` -> ["--out", "x", "--n", "3"]; underscores become dashes."""
     pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in options.items())
@@ -98,7 +91,8 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
 
 
 def stage_command(args: argparse.Namespace, root: Path, settings: dict, processes: int, stage: int) -> list[str]:
-    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    from training.pipeline.commands import launcher
+
     recipe = root / f"training/recipes/tiny/stage{stage}.yaml"
     overrides = settings["stages"] | {
         "model": f"{args.out}/stage{stage - 1}",
@@ -107,7 +101,7 @@ def stage_command(args: argparse.Namespace, root: Path, settings: dict, processe
         "data.root": f"{args.out}/data",
     }
     return [
-        *(launcher, "--num_accelerators", str(processes), "--master_port", str(free_port())),
+        *launcher(processes),
         *(str(root / f"training/stage{stage}.py"), "--config", str(recipe)),
         *(f"{key}={value}" for key, value in overrides.items()),
     ]

@@ -95,7 +95,7 @@ def claim(out: Path, fresh: bool) -> None:
 
 
 def fill_port(word: str) -> str:
-    from vlm.cli.demo import free_port
+    from training.pipeline.commands import free_port
     from vlm.cli.sweep_variants import PORT
 
     return str(free_port()) if word == PORT else word
