@@ -1,5 +1,6 @@
 """What a stage starts from: model and processor of a folder or hub id."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from training.adapters import check_output
 from training.quantization import check_quantization, quantization_options
 from training.recipe import Recipe, RecipeError
 from vlm.adapter_folder import AdapterBase, is_adapter, read_base
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
@@ -22,7 +25,7 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     import vlm  # noqa: F401  (registers the classes with the Auto* factories)
     from vlm.special_tokens import check_special_tokens
 
-    if recipe.model.count("/") != 1 and not Path(recipe.model).is_dir():
+    if not HUB_ID.fullmatch(recipe.model) and not Path(recipe.model).is_dir():
         raise RecipeError(
             f"model = {recipe.model} is not a folder: run the earlier stage first, or build one with `radio-vlm new`"
         )

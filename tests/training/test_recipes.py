@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.deepspeed_file import deepspeed_config
+from training.loading import load_model
 from training.pipeline.folder import read_folder
 from training.recipe import Recipe, RecipeError, Source
 from training.recipe.loading import _sections, field_docs, help_text, known_keys, load_recipe, to_dict
@@ -233,3 +234,16 @@ def test_a_stage_script_without_arguments_explains_itself_and_trains_nothing(tmp
     default = str(Path(__file__).parents[2] / "training/recipes/tiny/stage2.yaml")
     assert run_stage(["--local_rank=0"], default_config=default) == 2
     assert "--config" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_compiling_and_zero3_are_refused_before_anything_is_loaded():
+    with pytest.raises(RecipeError, match="modules.text.compile = true and train.zero = zero3_offload"):
+        load_recipe(None, ["modules.text.compile=true", "zero=zero3_offload"])
+    assert load_recipe(None, ["modules.text.compile=true", "zero=zero2"]).modules.text.compile
+
+
+@pytest.mark.parametrize("model", ["/nope", "./nope/x", "nope", "../a/b", "a/b/c", "-/x"])
+def test_a_model_that_is_neither_folder_nor_hub_name_is_said_plainly(model):
+    recipe = load_recipe(None, [f"model={model}"])
+    with pytest.raises(RecipeError, match="is not a folder"):
+        load_model(recipe, None)

@@ -101,7 +101,7 @@ def _messages(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
             return _with_leading_media(turns, media), {key} | media_keys
     raise RecordError(
         "no conversation found: expected 'messages', 'conversations', 'texts', 'question' with 'answers', or 'text' "
-        f"with an image; the keys are {sorted(record)}",
+        f"with an image; the keys are {sorted(record)} (a source's `columns: {{ours: theirs}}` gives them our names)",
         "schema",
     )
 

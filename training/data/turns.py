@@ -18,9 +18,10 @@ def rename_columns(record: Any, columns: dict[str, str]) -> Any:
     """The record with each key `columns[ours]` under the name `ours`; what a record lacks stays away."""
     if not isinstance(record, dict):
         return record
-    theirs = set(columns.values())
-    kept = {key: value for key, value in record.items() if key not in theirs and key not in columns}
-    return kept | {ours: record[key] for ours, key in columns.items() if key in record}
+    found = {ours: key for ours, key in columns.items() if key in record}
+    theirs = set(found.values())
+    kept = {key: value for key, value in record.items() if key not in theirs and key not in found}
+    return kept | {ours: record[key] for ours, key in found.items()}
 
 
 def with_system(sample: Sample, system: str) -> Sample:

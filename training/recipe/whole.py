@@ -50,6 +50,13 @@ class Recipe:
             f"resume = {self.resume!r} is text, which names a checkpoint: write true or false without quotes",
         )
         check_adapter(self.adapter, self.train, self.modules.text)
+        compiled = [name for name in MODULE_NAMES if getattr(self.modules, name).compile]
+        require(
+            not (compiled and self.train.zero.startswith("zero3")),
+            f"modules.{(compiled or [''])[0]}.compile = true and train.zero = {self.train.zero} do not work together "
+            "(ZeRO-3 gathers weights between the operations that a compiler would fuse): use train.zero=zero2, or "
+            "leave compile out",
+        )
         self.modules.check_new_embeddings(bool(self.adapter.rank))
         frozen = all(getattr(self.modules, name).freeze for name in MODULE_NAMES)
         if frozen and not self.adapter.rank:

@@ -56,6 +56,9 @@ def summary(report, share_limit: float) -> str:
         stops = report.bad_share("train") > share_limit
         effect = "stop" if stops else "skip them and go on" if not unread else "not begin"
         verdict = f"{bad} of {samples} samples are bad"
+        training = [one for one in report.sources if one.role == "train"]
+        if len(training) < len(report.sources):
+            verdict += f" ({sum(one.bad for one in training)} of {sum(one.samples for one in training)} in training)"
         lines.append(f"{verdict}; with data.bad_share_limit={share_limit:g} training would {effect}")
     return "\n".join(lines)
 

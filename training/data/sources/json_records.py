@@ -43,12 +43,18 @@ class JsonSource(Source):
         return len(self.starts)
 
     def where(self, index: int) -> str:
-        return f"{self.file}:{self.lines[index]}"
+        return f"{self.file}:{self._place(index)}"
+
+    def _place(self, index: int) -> str:
+        """The line, and where several records share it, the number of the record from 0."""
+        line = self.lines[index]
+        shared = line in (self.lines[index - 1] if index else None, *self.lines[index + 1 : index + 2])
+        return f"{line}[{index}]" if shared else str(line)
 
     def __getitem__(self, index: int) -> Sample:
         index = self._checked(index)
         origin = self.where(index)
-        default_id = f"{self.file.stem}:{self.lines[index]}"
+        default_id = f"{self.file.stem}:{self._place(index)}"
         try:
             record = json.loads(self._read(index))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors

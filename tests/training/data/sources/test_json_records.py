@@ -62,8 +62,8 @@ def test_llava_json_finds_records_and_their_lines(tmp_path, indent):
         ]
         assert sample.messages[1] == {"role": "assistant", "content": [{"type": "text", "text": "}],{"}]}
     text = path.read_text().split("\n")
-    line = int(source.where(3).rsplit(":")[-1])
-    assert indent is None or '"id": 3' in text[line]
+    place = source.where(3).rsplit(":")[-1]
+    assert place == "1[3]" if indent is None else '"id": 3' in text[int(place)]
 
 
 @pytest.mark.parametrize("tail", ["", "{", '{"id": 1', "{} {}]", "{}] x", '{"a": nope}]', "{},]"])
@@ -92,3 +92,23 @@ def test_detection_says_what_it_found_and_knows(tmp_path):
         open_source({"path": tmp_path, "format": "csv"})
     with pytest.raises(DataError, match="unknown key 'wieght'.*weight"):
         open_source({"path": tmp_path, "wieght": 2})
+
+
+def test_records_on_one_line_are_told_apart(tmp_path):
+    """As json.dump writes a list."""
+    turns = [[{"from": "human", "value": f"q{i}"}, {"from": "gpt", "value": "a"}] for i in range(3)]
+    records = [{"conversations": one} for one in turns]
+    (tmp_path / "one.json").write_text(json.dumps(records))
+    (tmp_path / "lines.json").write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]")
+    one, lines = open_source(tmp_path / "one.json"), open_source(tmp_path / "lines.json")
+    assert [one.where(i).rpartition("/")[2] for i in range(3)] == ["one.json:1[0]", "one.json:1[1]", "one.json:1[2]"]
+    assert [sample.id for sample in one] == ["one:1[0]", "one:1[1]", "one:1[2]"]
+    assert [lines.where(i).rpartition("/")[2] for i in range(3)] == ["lines.json:2", "lines.json:3", "lines.json:4"]
+
+
+def test_a_column_that_is_not_there_takes_nothing_away(tmp_path):
+    write_records(tmp_path, [json.dumps({"question": "q", "label": "a"})])
+    good = open_source({"path": tmp_path, "columns": {"question": "query", "answer": "label"}})
+    assert good[0].messages[0]["content"][0]["text"] == "q"
+    with pytest.raises(SampleError, match=r"the keys are \['label', 'question'\].*`columns"):
+        open_source({"path": tmp_path, "columns": {"answer": "lable"}})[0]
