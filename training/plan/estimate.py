@@ -5,7 +5,8 @@ Memory is that of one step of the real model run on the meta device (`training.p
 """
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -24,6 +25,7 @@ from training.trainable import make_trainable
 
 GIB = 2**30
 CONTEXT = 1.5 * GIB  # CUDA context, cuBLAS and NCCL buffers: an allowance, not measured
+_SHORTEST = 512  # tokens of a row that are still advised
 _LARGEST = 288  # GiB of the largest GPU there is
 FRAGMENTS = 0.05  # of everything: what the caching allocator cannot reuse; an allowance, not measured
 
@@ -66,6 +68,7 @@ class StagePlan:
     Attributes:
         parameters: module -> (all, of them trained). groups: what trains, one entry an optimizer group.
         memory: (ZeRO stage, checkpointing) -> bytes of a GPU. zero, checkpointing: the recipe's own.
+        barred: ZeRO stages that training refuses together with the rest of the recipe; not in `memory`.
         flops: of one optimizer step. refused: why the stage cannot be run at all.
     """
 
@@ -83,6 +86,7 @@ class StagePlan:
     machines: Machines = field(default_factory=Machines)
     step: dict[bool, StepMemory] = field(default_factory=dict)
     memory: dict[tuple[str, bool], GpuMemory] = field(default_factory=dict)
+    barred: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     refused: str | None = None
 
@@ -117,6 +121,7 @@ def plan_stage(
         found.accumulation = recipe.accumulation(machines.gpus)
     except RecipeError as error:  # the batch does not divide among so many; all else can be said
         found.refused = str(error)
+    found.barred = barred_zeros(recipe)
     recipe = _plain(recipe)
     model, processor = planned_model(recipe, build, machines.bf16)
     attach_planned_adapters(model, recipe)
@@ -133,7 +138,7 @@ def plan_stage(
         switch_checkpointing(model, checkpointing)
         found.step[checkpointing] = step_memory(model, batch)
     accumulates = found.accumulation > 1
-    for zero in dict.fromkeys((*ZEROS, found.zero)):
+    for zero in dict.fromkeys((*_allowed(found.barred), found.zero)):
         for checkpointing, step in found.step.items():
             memory = gpu_memory(weights, step, recipe, zero, machines.gpus, machines.bf16, accumulates)
             found.memory[zero, checkpointing] = memory
@@ -141,6 +146,19 @@ def plan_stage(
         found.refused = _why_refused(recipe, found)
     elif not found.fits:
         found.advice = _advise(found, recipe, model, weights)
+    return found
+
+
+def barred_zeros(recipe: Recipe) -> list[str]:
+    """The ZeRO stages that cannot be put into this recipe; its own checks say so, so that no rule is kept twice."""
+    found = []
+    for zero in ZEROS:
+        try:
+            other = replace(recipe, train=replace(recipe.train, zero=zero))
+            if zero != "none":
+                deepspeed_config(other)
+        except RecipeError:
+            found.append(zero)
     return found
 
 
@@ -182,9 +200,7 @@ def _describe(groups: list[dict]) -> list[dict]:
     ]  # fmt: skip
 
 
-def _add_time(
-    found: StagePlan, model: nn.Module, batch: PlannedBatch, machines: Machines, total: int | None
-) -> None:
+def _add_time(found: StagePlan, model: nn.Module, batch: PlannedBatch, machines: Machines, total: int | None) -> None:
     """Tokens, operations and seconds. total: rows of an optimizer step, where the recipe says so."""
     from vlm.geometry import views_of
 
@@ -217,51 +233,77 @@ def _why_refused(recipe: Recipe, found: StagePlan) -> str:
     )
 
 
-def _cheapest_first(recipe: Recipe) -> list[str]:
-    """The other ways to share out, those that wait for main memory last; Muon steps on GPUs alone."""
+def _allowed(barred: list[str]) -> list[str]:
+    return [zero for zero in ZEROS if zero not in barred]
+
+
+def _cheapest_first(barred: list[str]) -> list[str]:
+    """The ways to share out that the recipe can take, those that wait for main memory last."""
     away = {zero: zero != "none" and bool(offloads(read_deepspeed(zero))) for zero in ZEROS}
-    return sorted((zero for zero in ZEROS if not (away[zero] and recipe.uses_muon())), key=away.get)
+    return sorted(_allowed(barred), key=away.get)
 
 
 def _advise(found: StagePlan, recipe: Recipe, model: nn.Module, weights: Weights) -> list[str]:
     """Switches that make the stage fit, the least costly first; what does not help is not named."""
-    limit, words = found.machines.memory, []
+    limit, words, tried = found.machines.memory, [], []
+    checkpoint = "" if found.checkpointing else " train.gradient_checkpointing=true"
 
     def say(switch: str, needs: float) -> None:
+        tried.append((needs, switch))
         if needs <= limit:
             words.append(f"{switch}: {needs:.1f} GiB, fits")
 
+    def needs_with(zero: str, step: StepMemory, gpus: int) -> float:
+        return with_allowances(gpu_memory(weights, step, recipe, zero, gpus, found.machines.bf16, True).total)
+
     if not found.checkpointing:
         say("train.gradient_checkpointing=true", found.needs(checkpointing=True))
-    quantized = recipe.adapter.quantize is not None
-    for zero in () if quantized else _cheapest_first(recipe):
+    for zero in _cheapest_first(found.barred):
         before = len(words)
         say(f"train.zero={zero}", found.needs(zero))
         if not found.checkpointing:
-            say(f"train.zero={zero} train.gradient_checkpointing=true", found.needs(zero, True))
+            say(f"train.zero={zero}{checkpoint}", found.needs(zero, True))
         if len(words) > before:
             break
-    smaller = []
-    if recipe.train.per_device_batch_size > 1:
-        smaller.append(("train.per_device_batch_size=1", found.batch.cut(found.batch.length, rows=1)))
-    length = found.batch.length // 2
-    key = "data.pack_length" if recipe.data.pack_length else "data.max_length"
-    smaller.append((f"{key}={length} train.per_device_batch_size=1", found.batch.cut(length, rows=1)))
-    for switch, batch in smaller if not words else ():
+    least = min((zero for zero, _ in found.memory), key=lambda zero: found.needs(zero, True))
+    for switch, batch in _smaller(found.batch, recipe):
+        if words:
+            break
         switch_checkpointing(model, True)
         step = step_memory(model, batch)
-        memory = gpu_memory(weights, step, recipe, found.zero, found.machines.gpus, found.machines.bf16, True)
-        extra = "" if found.checkpointing else " train.gradient_checkpointing=true"
-        say(switch + extra, with_allowances(memory.total))
-    for gpus in (2**n for n in range(1, 11)) if not quantized else ():
-        if gpus > found.machines.gpus:
-            memory = gpu_memory(weights, found.step[True], recipe, "zero3", gpus, found.machines.bf16, True)
-            if with_allowances(memory.total) <= limit:
-                words.append(f"{gpus} GPUs with train.zero=zero3 and gradient checkpointing: "
-                             f"{with_allowances(memory.total):.1f} GiB each, fits")  # fmt: skip
-                break
+        for zero in dict.fromkeys((found.zero, least)):
+            own = "" if zero == found.zero else f"train.zero={zero} "
+            say(f"{own}{switch}{checkpoint}", needs_with(zero, step, found.machines.gpus))
+    shared = "zero2" if "zero3" in found.barred else "zero3"
+    for gpus in (2**n for n in range(1, 11)):
+        needs = needs_with(shared, found.step[True], gpus)
+        if gpus > found.machines.gpus and needs <= limit:
+            words.append(f"{gpus} GPUs with train.zero={shared} and gradient checkpointing: {needs:.1f} GiB each, fits")
+            break
+    if not words:
+        needs, switch = min(tried)
+        words.append(f"GPUs of more memory: the least that was found is {needs:.1f} GiB, with {switch}")
     if not recipe.adapter.rank:
         words.append("adapter.rank=16 (LoRA): no gradients and moments of the language model")
-    elif not quantized:
-        words.append("adapter.quantize=nf4 (QLoRA): the frozen language model in a quarter of its size")
+    elif recipe.adapter.quantize is None:
+        whole = " train.zero=zero2" if _cuts_weights(found.zero) else ""  # quantized weights cannot be cut
+        words.append(f"adapter.quantize=nf4{whole} (QLoRA): the frozen language model in a quarter of its size")
     return words
+
+
+def _smaller(batch: PlannedBatch, recipe: Recipe) -> Iterator[tuple[str, PlannedBatch]]:
+    """(words for the recipe, the batch they give): fewer rows first, then shorter ones."""
+    fewer = " train.per_device_batch_size=1" if batch.rows > 1 else ""
+    if fewer:
+        yield fewer.strip(), batch.cut(batch.length, rows=1)
+    for length in (batch.length // share for share in (2, 4, 8)):
+        if length < _SHORTEST:
+            break
+        keys = [f"data.max_length={min(length, recipe.data.max_length)}"]  # a sample must fit its row
+        if recipe.data.packing and recipe.data.pack_length:
+            keys.append(f"data.pack_length={length}")
+        yield " ".join(keys) + fewer, batch.cut(length, rows=1)
+
+
+def _cuts_weights(zero: str) -> bool:
+    return zero != "none" and read_deepspeed(zero)["zero_optimization"]["stage"] == 3

@@ -17,12 +17,13 @@ DESCRIPTION = (
 EPILOG = """examples:
   radio-vlm plan training/recipes/nemotron_nano_12b_v2_c_radio_v2_vlm_h --gpus 64
   radio-vlm plan training/recipes/nemotron_h_4b_c_radio_v4_so400m/sft.yaml --gpus 1 --memory 141 --device H200
-  radio-vlm plan my/stage.yaml --gpus 8 train.zero=zero3 data.max_length=8192 --json"""
+  radio-vlm plan my/stage.yaml --gpus 8 train.zero=zero3 data.max_length=8192 --json
+  radio-vlm plan my/folder train.zero=zero2 sft:data.max_length=8192     # the second for the stage sft alone"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE|FOLDER", help="a stage file, or a folder of them")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, as for a stage")
+    parser.add_argument("words", nargs="*", metavar="[STAGE:]KEY=VALUE", help="overrides, as for `train`")
     parser.add_argument("--gpus", type=int, default=None, metavar="N", help="GPUs in all (default: the folder's, or 8)")
     parser.add_argument("--memory", type=float, default=80, metavar="GIB", help="of one GPU (default: 80)")
     parser.add_argument("--device", default="H100", metavar="NAME", help="whose peak the time is counted from (H100)")
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from training.pipeline.stages import _words_of
     from training.plan.estimate import Machines, plan_stage
     from training.recipe import RecipeError
     from training.recipe.loading import load_recipe
@@ -51,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
         gpus = args.gpus or launch.get("gpus_per_node", 8) * launch.get("nodes", 1)
         machines = Machines(gpus, args.memory, args.device, args.mfu, args.image_share, args.sample_tokens,
                             not args.fp32)  # fmt: skip
-        plans = []
+        plans, names = [], [name for name, _ in stages]
         for name, path in stages:
+            words = _words_of(name, names, args.words)
             try:
-                plans.append(plan_stage(load_recipe(path, args.words), build, machines, name))
+                plans.append(plan_stage(load_recipe(path, words), build, machines, name))
             except RecipeError as error:
                 raise RecipeError(f"{path}: {error}") from error
             if not args.json:

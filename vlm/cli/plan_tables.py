@@ -21,28 +21,40 @@ def stage_page(plan) -> str:
             head = ""
     if plan.refused:
         return "\n".join([*lines, "", *wrap(f"REFUSED  {plan.refused}", WIDTH, subsequent_indent=" " * 9)])
-    return "\n".join([*lines, "", memory_table(plan), "", *_verdict(plan)])
+    barred = ", ".join(COLUMNS.get(zero, zero) for zero in plan.barred)
+    note = [f"{barred}: training refuses this with the rest of the recipe"] if barred else []
+    return "\n".join([*lines, "", memory_table(plan), *note, "", *_verdict(plan)])
 
 
 def memory_table(plan) -> str:
-    """GiB of a GPU, one column a ZeRO stage, the recipe's own between brackets."""
-    zeros = list(dict.fromkeys(zero for zero, _ in plan.memory))
+    """GiB of a GPU, one column a ZeRO stage; dashes alone where training refuses it."""
+    from training.plan.states import ZEROS
+
+    held = {zero for zero, _ in plan.memory}
+    zeros = list(dict.fromkeys((*ZEROS, plan.zero)))
     limit = plan.machines.memory
     names = [COLUMNS.get(zero, "yours" if zero.endswith(".json") else zero) for zero in zeros]
     head = [f"GiB a GPU, {_gpus(plan)}", *names]
-    rows = [[name, *(_gib(getattr(plan.memory[zero, False], key)) for zero in zeros)] for name, key in ROWS]
-    rows.append(["activations", *(_gib(plan.memory[zero, False].activations) for zero in zeros)])
-    rows.append(["  with checkpointing", *(_gib(plan.memory[zero, True].activations) for zero in zeros)])
+
+    def cells_of(key: str, checkpointing: bool = False) -> list[str]:
+        return [_gib(getattr(plan.memory[zero, checkpointing], key)) if zero in held else "–  " for zero in zeros]
+
+    rows = [[name, *cells_of(key)] for name, key in ROWS]
+    rows.append(["activations", *cells_of("activations")])
+    rows.append(["  with checkpointing", *cells_of("activations", True)])
     for checkpointing, name in ((False, "needed"), (True, "  with checkpointing")):
         cells = []
         for zero in zeros:
+            if zero not in held:
+                cells.append("–  ")
+                continue
             needs = plan.needs(zero, checkpointing)
             own = (zero, checkpointing) == (plan.zero, plan.checkpointing)
             mark = "✓" if needs <= limit else "✗"
             cells.append(f"{'▸' if own else ''}{needs:,.1f} {mark}")
         rows.append([name, *cells])
     if any(memory.host for memory in plan.memory.values()):
-        rows.append(["main memory a GPU", *(_gib(plan.memory[zero, True].host) for zero in zeros)])
+        rows.append(["main memory a GPU", *cells_of("host", True)])
     width = max(len(row[0]) for row in [head, *rows]) + 2
     least = min(12, (WIDTH - width) // len(zeros))
     widths = [max(least, *(len(row[i]) + 1 for row in [head, *rows])) for i in range(1, len(head))]
@@ -89,8 +101,10 @@ def _model(plan) -> str:
     total = sum(total for total, _ in plan.parameters.values())
     parts = []
     for name, (size, trained) in plan.parameters.items():
-        state = "frozen" if not trained else "trains" if trained == size else f"{count(trained)} train"
-        parts.append(f"{name} {count(size)} {state}")
+        if 0 < trained < size:
+            parts.append(f"{name} {count(trained)} of {count(size)} train")
+        else:
+            parts.append(f"{name} {count(size)} {'trains' if trained else 'frozen'}")
     return f"{total:,} parameters\n" + " · ".join(parts)
 
 
@@ -108,24 +122,25 @@ def _groups(plan) -> str:
 def _batch(plan) -> str:
     batch = plan.batch
     kind = "packed" if batch.packed else "padded, at its longest"
-    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens ({kind})"
-    return f"{rows}; {batch.image_tokens:,} of them pictures, from {batch.patches:,} patches"
+    rows = f"{_many(batch.rows, 'row')} of {batch.length:,} tokens ({kind})"
+    if not batch.patches:
+        return f"{rows}; no pictures"
+    return f"{rows}; {batch.image_tokens:,} of them pictures, from {_many(batch.patches, 'patch', 'patches')}"
 
 
 def _step(plan) -> str:
     most = "" if plan.batch.packed else "at most "
-    passes = "" if plan.refused else f" × {plan.accumulation} passes"
-    return (
-        f"{_gpus(plan)}{passes}: {most}{count(round(plan.tokens_per_step))} tokens, "
-        f"{plan.flops / 1e15:,.1f} PFLOP"
-    )
+    passes = "" if plan.refused else f" × {_many(plan.accumulation, 'pass', 'passes')}"
+    return f"{_gpus(plan)}{passes}: {most}{count(round(plan.tokens_per_step))} tokens, {_flop(plan.flops)}"
 
 
 def _whole(plan) -> str:
+    hours = plan.seconds / 3600 * plan.machines.gpus
+    spent = f"{hours:,.0f}" if hours >= 9.95 else f"{hours:.1f}" if hours >= 0.05 else "under 0.1"
     return (
-        f"{plan.steps:,} steps, {count(round(plan.tokens_per_step * plan.steps))} tokens: {_duration(plan.seconds)} on "
-        f"{plan.machines.gpus} × {plan.machines.device} at {plan.machines.mfu:.0%} MFU, "
-        f"{plan.seconds / 3600 * plan.machines.gpus:,.0f} GPU hours"
+        f"{_many(plan.steps, 'step')}, {count(round(plan.tokens_per_step * plan.steps))} tokens: "
+        f"{_duration(plan.seconds)} on {plan.machines.gpus} × {plan.machines.device} at {plan.machines.mfu:.0%} MFU, "
+        f"{spent} GPU hours"
     )
 
 
@@ -141,7 +156,19 @@ def _verdict(plan) -> list[str]:
 
 
 def _gpus(plan) -> str:
-    return f"{plan.machines.gpus} GPU{'s' if plan.machines.gpus > 1 else ''}"
+    return _many(plan.machines.gpus, "GPU")
+
+
+def _many(number: int, one: str, more: str | None = None) -> str:
+    """1 row, 2 rows, 1,000 patches."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def _flop(operations: float) -> str:
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if operations >= size:
+            return f"{operations / size:,.1f} {unit}"
+    return f"{operations / 1e9:,.1f} GFLOP"
 
 
 def _gib(size: float) -> str:
@@ -152,4 +179,4 @@ def _duration(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return _many(round(seconds), "second") if seconds >= 0.5 else "under a second"

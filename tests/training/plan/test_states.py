@@ -5,8 +5,8 @@ import json
 import pytest
 
 from training.deepspeed_file import read_deepspeed
-from training.plan.batch import planned_batch
-from training.plan.estimate import _cheapest_first
+from training.plan.batch import PlannedBatch, planned_batch
+from training.plan.estimate import _cheapest_first, _smaller, barred_zeros
 from training.plan.meta_step import StepMemory
 from training.plan.states import Weights, gpu_memory
 from training.recipe import ZERO_CHOICES
@@ -62,11 +62,29 @@ def test_an_optimizer_on_the_host_is_counted_there_whatever_the_file_is_called(t
         assert mine == gpu_memory(WEIGHTS, STEP, recipe, "zero2_offload", 8, True, True)
 
 
-def test_what_helps_is_something_the_recipe_can_do():
-    """Muon's update wants the GPU: no optimizer elsewhere."""
-    names = _cheapest_first(load_recipe(None, []))
-    assert names == ["none", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
-    assert _cheapest_first(load_recipe(None, ["optimizer=muon"])) == names[:4]
+@pytest.mark.parametrize(
+    ("words", "barred"),
+    [
+        ([], []),
+        (["optimizer=muon"], ["zero2_offload", "zero3_offload"]),  # its update wants whole matrices on the GPU
+        (["adapter={rank: 4, quantize: nf4}"], ["zero3", "zero3_offload"]),
+        (["modules.vision.compile=true"], ["zero3", "zero3_offload"]),
+    ],
+)
+def test_what_helps_is_something_the_recipe_can_do(words, barred):
+    found = barred_zeros(load_recipe(None, ["zero=none", *words]))
+    assert sorted(found) == barred
+    order = ["none", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+    assert _cheapest_first(found) == [zero for zero in order if zero not in barred]
+
+
+def test_shorter_rows_that_are_advised_can_be_set():
+    recipe = load_recipe(None, ["packing=true", "max_length=1024", "pack_length=8192"])
+    found = dict(_smaller(PlannedBatch(2, 8192, packed=True), recipe))
+    assert [(batch.rows, batch.length) for batch in found.values()] == [(1, 8192), (1, 4096), (1, 2048), (1, 1024)]
+    for words in found:
+        load_recipe(None, ["packing=true", "max_length=1024", "pack_length=8192", *words.split()])
+    assert not list(_smaller(PlannedBatch(1, 512), load_recipe(None, ["max_length=512"])))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

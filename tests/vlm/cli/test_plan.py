@@ -95,6 +95,41 @@ def test_lora_and_qlora_hold_less(folder, capsys):
     assert qlora["weights"] < lora["weights"] < full["weights"]
 
 
+def test_what_training_refuses_is_dashes_and_never_advised(folder, capsys):
+    """A quantized model that does not fit: no ZeRO-3, and something true however little memory there is."""
+    words = [str(folder / "two.yaml"), "--gpus", "1", "zero=none", "adapter={rank: 4, quantize: nf4}"]
+    assert main(["plan", *words, "--memory", "1.51"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "zero3, 3+offload: training refuses this" in text
+    assert "What helps: - GPUs of more memory: the least that was found is 1." in text
+    assert "train.zero=zero3" not in text
+    needed = text.partition(" needed ")[2].partition(" with checkpointing ")[0]
+    assert needed.split()[-2:] == ["–", "–"]
+    _, [plan] = planned(capsys, *words)
+    assert plan["barred"] == ["zero3", "zero3_offload"]
+    assert {row["zero"] for row in plan["memory"]} == {"none", "zero1", "zero2", "zero2_offload"}
+
+
+def test_words_for_one_stage(folder, capsys):
+    _, (one, two) = planned(capsys, str(folder), "max_steps=7", "two:max_steps=9", "two:zero=zero3")
+    assert (one["steps"], one["zero"], two["steps"], two["zero"]) == (7, "zero2", 9, "zero3")
+    _, [two] = planned(capsys, str(folder / "two.yaml"), "two:max_steps=9")
+    assert two["steps"] == 9
+    for recipe, word in ((folder / "two.yaml", "one:max_steps=9"), (folder, "three:max_steps=9")):
+        assert main(["plan", str(recipe), word]) == 2
+        assert f"no stage '{word.partition(':')[0]}'" in capsys.readouterr().err
+
+
+def test_small_numbers_read_right(folder, capsys):
+    words = ["--gpus", "8", "max_steps=1", "modules.vision.norms_only=true", "--image-share", "0"]
+    assert main(["plan", str(folder / "two.yaml"), *words]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("8 GPUs × 1 pass:", "GFLOP", "1 step,", "under a second", "under 0.1 GPU hours", "no pictures",
+                 "K train"):  # fmt: skip
+        assert part in text, part
+    assert " of " in text.partition("vision ")[2].partition(" train")[0]
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
