@@ -47,7 +47,7 @@ def guard_command(guard: Guard, data_root: str, model: str, out: Path) -> list[s
         command += ["--data-root", data_root] if data_root else []
     for flag, names in (("--data", guard.data), ("--likelihood", guard.likelihood)):
         if names:
-            command += [flag, ",".join(str(_placed(name, data_root)) for name in names)]
+            command += [flag, ",".join(str(placed(name, data_root)) for name in names)]
     command += ["--limit", str(guard.limit)] if guard.limit is not None else []
     return [*command, "--batch-size", str(guard.batch_size), "--no-controls", "--no-progress"]
 
@@ -65,7 +65,7 @@ def _share_of_this_machine(processes: int) -> list[str]:
     return ["--include", f"localhost:{','.join(named[:processes])}"]
 
 
-def _placed(name: str, root: str) -> Path:
+def placed(name: str, root: str) -> Path:
     """A relative path starts from the data root, or from here if it is only found here."""
     below = Path(root) / name
     return Path(name) if Path(name).exists() and not below.exists() else below

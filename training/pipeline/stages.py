@@ -86,7 +86,10 @@ def plan_stages(
     outputs = [stage.output for stage in planned]
     twice = next((path for path in outputs if outputs.count(path) > 1), None)
     if twice is not None:
-        raise RecipeError(f"two stages of {pipeline.folder} write to {twice}: give each its own output_dir")
+        raise RecipeError(
+            f"two stages of {pipeline.folder} write to {twice}: give each its own output_dir, or give the pipeline "
+            "--out FOLDER"
+        )
     return planned
 
 

@@ -14,11 +14,17 @@ from pathlib import Path
 
 REFRESH_SECONDS = 0.5
 PLAIN_REFRESH_SECONDS = 20.0  # when the output is a file or a CI log, a line now and then instead of a live one
+# What training/run.py logs when a stage fails, on any process; the tracebacks of those it takes along come last.
+CAUSE = re.compile(r"(\[rank \d+\] )?[A-Z]\w*(Error|Samples|Loss): ")
+# A line of the launcher or of another process: a traceback, the table of what trains, progress.
+OF_OTHERS = re.compile(r"\[|Traceback |group +tensors |\S+ \d+/\d+: ")
+CAUSE_LINES = 12
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class StepFailed(Exception):
-    """A command ended with an error; the message holds the command, its exit code (`code`) and the end of its log."""
+    """A command ended with an error; the message holds the cause that its log names, the command and its exit code
+    (`code`), and without a named cause the end of the log."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)
@@ -47,11 +53,32 @@ class Child:
 
     def check(self) -> None:
         if self.process.returncode != 0:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
-            raise StepFailed(
-                f"{shlex.join(self.command)}\nexit code {self.process.returncode}; the log is {self.log}\n{tail}",
-                self.process.returncode,
-            )
+            lines = self.log.read_text(errors="replace").splitlines()
+            told = cause(lines)
+            head = [shlex.join(self.command), f"exit code {self.process.returncode}; the log is {self.log}"]
+            message = "\n".join([*told, *head] if told else [*head, *lines[-25:]])
+            raise StepFailed(message, self.process.returncode)
+
+
+def cause(lines: list[str]) -> list[str]:
+    """The first error that a process of training told in words, with the lines that belong to it; [] if none did.
+
+    The last line of a traceback is none: there the end of the log says more.
+    """
+    traced = False
+    for index, line in enumerate(lines):
+        if line.startswith("Traceback "):
+            traced = True
+        elif traced:
+            traced = line[:1].isspace()
+        elif CAUSE.match(line):
+            found = [line]
+            for more in lines[index + 1 : index + CAUSE_LINES]:
+                if OF_OTHERS.match(more) or CAUSE.match(more):
+                    break
+                found.append(more)
+            return found
+    return []
 
 
 def clock(seconds: float) -> str:

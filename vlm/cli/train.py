@@ -77,10 +77,9 @@ def settle(args: argparse.Namespace) -> "Job":
         raise RecipeError(f"--to {args.last} comes before --from {args.first}")
     processes = args.processes or torch.cuda.device_count() or 2
     chosen = actions(planned, first, last, args.first is not None)
-    for stage, action in zip(planned, chosen, strict=False):
-        if action != "skip":  # also of a later one, before the first has run for days
-            stage.check_runnable()
-    return Job(args, pipeline, planned[: last + 1], chosen, processes)
+    job = Job(args, pipeline, planned[: last + 1], chosen, processes)
+    job.check()
+    return job
 
 
 def actions(planned: list, first: int, last: int, anew: bool) -> list[str]:
@@ -131,6 +130,21 @@ class Job:
         self.builds = bool(pipeline.build) and not Path(self.start).exists() and not args.model
         self.data_root = (self.guard.data_root if self.guard else "") or planned[0].recipe.data.root or ""
 
+    def check(self) -> None:
+        """Raises RecipeError for what would stop the run later, maybe after days of training."""
+        from training.pipeline.ready import check_guard, check_model, check_stage
+
+        coming = [stage for stage, action in zip(self.planned, self.chosen, strict=True) if action != "skip"]
+        names = ["start", *(stage.name for stage in self.planned)] if self.guard else []
+        evaluated = [name for name in names if not self.kept(name)]
+        if not self.builds and (self.planned[0] in coming or "start" in evaluated):
+            check_model(self.planned[0])
+        processes = None if self.args.hostfile else self.processes  # it may name any number of machines
+        for place, stage in enumerate(coming):
+            check_stage(stage, processes, made=[one.output for one in coming[:place]])
+        if evaluated:
+            check_guard(self.pipeline, self.guard, self.data_root, task_keys(self.guard.tasks))
+
     # ---- what will run -------------------------------------------------------------------------------------------
 
     def steps(self) -> list[tuple[str, str, list[str]]]:
@@ -161,6 +175,9 @@ class Job:
                 print(f"\nstage {name}: {note}\n  {stage.recipe.model} -> {stage.output}")
                 if chosen == "skip":
                     continue
+            elif kind == "guard" and self.kept(name):
+                print(f"\nguard {name}: evaluated, is kept ({self.results(name)})")
+                continue
             else:
                 print(f"\n{'build the first model' if kind == 'build' else f'guard {name}'}")
             print(f"  {shlex.join(command)}")
@@ -202,8 +219,7 @@ class Job:
         except StepFailed as error:
             if self.stopped or error.code == STOPPED:
                 return self.leave(index)
-            again = f"it goes on from its last checkpoint when you {self.again(index)}"
-            print(f"\nradio-vlm train: {listed[index].title} failed; {again}.\n{error}", file=sys.stderr)
+            print(f"\nradio-vlm train: {listed[index].title} failed; {self.after(index)}.\n{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             self.stop(runner)
@@ -219,6 +235,20 @@ class Job:
         """Says how to go on with what a signal stopped at a step; the exit code."""
         print(f"\nradio-vlm train: stopped by a signal; {self.again(index)} to go on", file=sys.stderr)
         return STOPPED
+
+    def after(self, index: int) -> str:
+        """What the same command will do about a step that failed."""
+        from training.checkpoints import newest_checkpoint
+        from training.recipe import RecipeError
+
+        kind, name, _ = self.steps()[index]
+        try:
+            saved = kind == "stage" and newest_checkpoint(self.planned[self.pipeline.index(name)].output)
+        except RecipeError:  # a checkpoint that cannot be read
+            saved = None
+        if saved:
+            return f"it goes on from its last checkpoint when you {self.again(index)}"
+        return f"mend what is wrong and {self.again(index)}; finished stages are skipped"
 
     def again(self, index: int) -> str:
         """How to go on at a step. With --from: what was named there is not to be trained anew once it is finished."""
@@ -259,11 +289,10 @@ class Job:
         """Evaluates a model, unless the same was asked of the same model before; prints the table. False: it forgot."""
         from training.pipeline import forgetting
 
-        path, key = self.results(name), self.key(name)
-        noted = path.with_suffix(".key")
-        if not (path.is_file() and noted.is_file() and noted.read_text() == key):
+        path = self.results(name)
+        if not self.evaluated(name):
             runner.run_step(index)
-            noted.write_text(key)
+            path.with_suffix(".key").write_text(self.key(name))
         self.evaluations.append(forgetting.read_results(path, name))
         verdicts = forgetting.judge(self.evaluations, self.guard)
         self.history[name] = verdicts
@@ -271,6 +300,17 @@ class Job:
         if verdicts:
             print(forgetting.table(self.evaluations, verdicts))
         return not any(verdict.forgotten for verdict in verdicts)
+
+    def evaluated(self, name: str) -> bool:
+        """Whether there is a result of the model as it now is."""
+        path = self.results(name)
+        noted = path.with_suffix(".key")
+        return path.is_file() and noted.is_file() and noted.read_text() == self.key(name)
+
+    def kept(self, name: str) -> bool:
+        """Whether the result that is there will still hold when the run comes to it."""
+        stays = not self.builds if name == "start" else self.chosen[self.pipeline.index(name)] == "skip"
+        return stays and self.evaluated(name)
 
     def key(self, name: str) -> str:
         """What an evaluation depends on: the questions, and which training made the model."""
@@ -280,6 +320,20 @@ class Job:
         mark, config = marks.read_mark(folder), folder / "config.json"
         made = mark.id if mark else config.stat().st_mtime_ns if config.is_file() else str(folder)
         return f"{forgetting.settings_hash(self.guard, self.data_root)} {made}"
+
+
+def task_keys(names: list[str]) -> dict[str, str]:
+    """Name of an evaluation task -> what its data folder is called. Raises RecipeError for unknown names."""
+    if not names:
+        return {}
+    from eval.registry import UnknownNameError
+    from eval.tasks import get_task
+    from training.recipe import RecipeError
+
+    try:
+        return {name: get_task(name).key for name in names}
+    except UnknownNameError as error:
+        raise RecipeError(f"guard.tasks: {error}") from None
 
 
 def training_processes(pid: int) -> list:

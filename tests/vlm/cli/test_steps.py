@@ -1,10 +1,12 @@
 """The step runner of the demo: order, parallel children, logs, and a failure that says which command and why."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from vlm.cli.steps import Runner, Step, StepFailed, last_line
+from vlm.cli.steps import CAUSE, Runner, Step, StepFailed, cause, last_line
 
 
 def python(code: str) -> list[str]:
@@ -48,6 +50,43 @@ def test_a_failure_names_command_log_and_reason_and_stops(tmp_path):
     message = str(error.value)
     assert "exit code 3" in message and "the reason" in message and "01-bad-1.log" in message
     assert not never.exists()
+
+
+LOG = """$ deepspeed stage1.py
+[2026-01-01 00:00:00,000] [INFO] [launch.py:245:main] process 2 spawned
+a 1/4: loss 13.312
+[rank 1] TooManyBadSamples: 1 of the first 16 samples are bad:
+  data.json:1: two pictures
+mend the data
+[rank0]: Traceback (most recent call last):
+[rank0]: RuntimeError: Connection closed by peer
+"""
+
+
+def test_the_cause_of_any_process_is_shown_instead_of_the_end(tmp_path):
+    assert cause(LOG.splitlines()) == LOG.splitlines()[3:6]
+    step = Step("bad", [python(f"import sys; print({LOG!r}); sys.exit(1)")], 1)
+    with pytest.raises(StepFailed) as error:
+        Runner([step], tmp_path / "logs", tmp_path).run()
+    lines = str(error.value).splitlines()
+    assert lines[:3] == LOG.splitlines()[3:6] and lines[-1].startswith("exit code 1") and len(lines) == 5
+    for other in ("group      tensors", "a 2/4: loss 13.1", "Traceback (most recent", "[2026-01-01] [INFO]"):
+        assert cause(["[rank 1] DataError: x", f"{other}  parameters"]) == ["[rank 1] DataError: x"]
+    assert len(cause(["DataError: x", *["more"] * 50])) == 12
+
+
+def test_a_traceback_is_no_cause_told_in_words():
+    traceback = ["Traceback (most recent call last):", '  File "x.py", line 1', "ValueError: x"]
+    assert cause(traceback) == [] and cause(["all is well"]) == []
+    assert cause([*traceback, "DataError: y"]) == ["DataError: y"]
+
+
+def test_every_error_of_a_stage_is_known_as_a_cause():
+    names = ["RecipeError"]
+    for folder in ("training", "vlm"):
+        for path in (Path(__file__).parents[3] / folder).rglob("*.py"):
+            names += re.findall(r"^class (\w+)\(\w*(?:RadioVLMError|RecipeError|DataError)\)", path.read_text(), re.M)
+    assert len(names) > 5 and [name for name in names if not CAUSE.match(f"{name}: x")] == []
 
 
 def test_last_line_sees_through_progress_bars(tmp_path):

@@ -3,16 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.helpers.data_folders import record, write_records
-from tests.helpers.stage_runs import ROOT, child_environment, mixed_corpus, save_small_vlm
 from vlm.cli.main import main
 
 # A stage that trains nothing: says how it was called, and does what the file `orders` of the test says of it.
@@ -58,6 +55,7 @@ def recipes(tmp_path, monkeypatch):
         )
     (tmp_path / "orders").write_text("{}")
     (tmp_path / "run/s0").mkdir(parents=True)
+    write_records(tmp_path / "data", [record("t")])
 
     def stage_command(stage, processes, hostfile, resume):
         return [sys.executable, "-c", STAGE, str(tmp_path), stage.name, str(stage.output), str(resume)]
@@ -103,10 +101,30 @@ def test_a_failed_stage_stops_the_run_and_is_taken_up_again(recipes, capsys):
     assert calls(recipes) == "s1 s2"
     said = capsys.readouterr().err
     assert "train s2 failed" in said and "a line of the log" in said and "exit code 9" in said
+    assert "last checkpoint" not in said and "finished stages are skipped" in said  # its checkpoint is torn
     order(recipes)
     assert train(recipes) == 0
     assert calls(recipes) == "s2+ s3"
     assert (recipes.parent / "run/logs/02-train-s2.before.log").exists()  # the log of the failure is kept
+
+
+def test_only_a_stage_with_a_whole_checkpoint_is_said_to_go_on_from_it(recipes, capsys):
+    order(recipes, s1=9)
+    train(recipes)
+    layout = {"step": 3, "time": 1.0, "processes": 2, "zero": 0, "muon": False, "global_batch_size": 4}
+    (recipes.parent / "run/s1/checkpoint-3/complete").write_text(json.dumps(layout))
+    capsys.readouterr()
+    train(recipes)
+    assert "it goes on from its last checkpoint when you run the same command again" in capsys.readouterr().err
+    (recipes.parent / "run/s1/checkpoint-3/complete").write_text("torn")
+    assert train(recipes) == 1
+    assert "last checkpoint" not in capsys.readouterr().err
+    order(recipes)
+    guarded(recipes, {"s0": 0.8, "s1": 0.8})  # and none for s2
+    assert train(recipes) == 1
+    said = capsys.readouterr().err
+    assert "guard s2 failed; mend what is wrong and run the same command again" in said
+    assert "last checkpoint" not in said
 
 
 def test_a_stage_that_was_preempted_says_so_by_the_exit_code(recipes):
@@ -199,8 +217,64 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(recipes, capsys):
     assert "stage s3: will be trained" in said and calls(recipes) == ""
 
 
+def missing_later(recipes, capsys, said: str, *words) -> None:
+    """What is missing is found before anything has run, by a dry run too."""
+    for more in ([], ["--dry-run"]):
+        assert train(recipes, *words, *more) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error and calls(recipes) == ""
+
+
+def test_missing_data_of_a_later_stage_are_found_first(recipes, capsys):
+    text = (recipes / "s3.yaml").read_text()
+    (recipes / "s3.yaml").write_text(text.replace("/data}]", "/data}, {path: gone}]"))
+    missing_later(recipes, capsys, "s3.yaml: data.sources: data 'gone' does not exist")
+    root = recipes.parent / "root"
+    missing_later(recipes, capsys, f"data '{root / 'gone'}' does not exist", f"data.root={root}")
+    assert train(recipes, "--to", "s2") == 0
+
+
+def test_a_batch_that_does_not_fit_the_processes_is_found_first(recipes, capsys):
+    words = ("--processes", "2", "s2:train.global_batch_size=5", "s2:train.per_device_batch_size=2")
+    missing_later(recipes, capsys, "s2.yaml: train.global_batch_size = 5 is not a multiple", *words)
+    assert train(recipes, *words, "--hostfile", "hosts", "--dry-run") == 0  # so many are not known
+
+
+def test_a_first_model_that_is_not_there_is_found_first(recipes, capsys):
+    for model in ("/nope", "./nope", "nope"):
+        missing_later(recipes, capsys, f"model = {model} is not a folder", "--out", "o", "--model", model)
+    assert train(recipes, "--out", str(recipes.parent / "o"), "--model", "org/name", "--dry-run") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": ["gone"]}, "pipeline.yaml: guard.data: gone does not exist"),
+        ({"likelihood": ["gone"], "data_root": "root"}, "guard.likelihood: root/gone does not exist"),
+        ({"tasks": ["synthetic_documents"], "data_root": "root"}, "guard.tasks: root/documents-test does not exist"),
+        ({"tasks": ["nothing"]}, "guard.tasks: "),
+    ],
+)
+def test_missing_data_of_the_guard_are_found_first(recipes, capsys, options, said):
+    guarded(recipes, {}, **options)
+    if "likelihood" in options or "tasks" in options:
+        (recipes / "pipeline.yaml").write_text(json.dumps({"guard": options}))
+    missing_later(recipes, capsys, said)
+    assert train(recipes, "--dry-run", "--guard", "off") == 0
+
+
+def test_a_dry_run_says_which_evaluations_are_kept(recipes, capsys):
+    guarded(recipes, {"s0": 0.8, "s1": 0.8})
+    assert train(recipes, "--to", "s1") == 0
+    capsys.readouterr()
+    assert train(recipes, "--to", "s1", "--from", "s1", "--dry-run") == 0
+    start, _, after = capsys.readouterr().out.partition("stage s1")
+    assert "guard start: evaluated, is kept" in start and "exact_match" not in start and sys.executable not in start
+    assert "guard s1\n" in after  # of a model that will be another
+
+
 def guarded(recipes, scores: dict, **options) -> None:
-    (recipes / "pipeline.yaml").write_text(json.dumps({"guard": {"data": ["x"], **options}}))
+    (recipes / "pipeline.yaml").write_text(json.dumps({"guard": {"data": [str(recipes.parent / "data")], **options}}))
     (recipes.parent / "scores").write_text(json.dumps(scores))
 
 
@@ -294,66 +368,3 @@ def test_a_signal_between_two_stages_is_heard(recipes, monkeypatch, capsys):
     monkeypatch.setattr(marks, "finish", finish_and_be_stopped)
     assert train(recipes) == 75
     assert calls(recipes) == "s1" and "run the same command again to go on" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_real_stage_that_destroys_the_text_ability_is_stopped_and_a_harmless_one_is_not(tmp_path, capsys):
-    """Real stages and evaluations in processes of their own: text is learnt, then pictures at two learning rates."""
-    save_small_vlm(tmp_path / "stage0")
-    questions = [record(f"t{i}", question=f"What is {i}?", answer=f"It is {chr(65 + i)}") for i in range(8)]
-    write_records(tmp_path / "text", questions)
-    mixed_corpus(tmp_path / "pictures", 12)
-    folder = tmp_path / "recipe"
-    folder.mkdir()
-    common = "train: {max_steps: %d, learning_rate: %s, per_device_batch_size: 4, schedule: constant}\n"
-    source = "data: {sources: [{path: %s}]}\nwatch: {report_to: []}\n"
-    (folder / "a_text.yaml").write_text(source % (tmp_path / "text") + common % (120, "3.0e-3"))
-    (folder / "b_pictures.yaml").write_text(source % (tmp_path / "pictures") + common % (6, "1.0e-6"))
-    (folder / "pipeline.yaml").write_text(f"guard: {{likelihood: [{tmp_path / 'text'}], tolerance: 0.05}}\n")
-    words = ("--out", str(tmp_path / "run"), "--model", str(tmp_path / "stage0"), "--processes", "1")
-
-    assert train(folder, *words) == 0
-    scores = {one: score(tmp_path, one) for one in ("start", "a_text", "b_pictures")}
-    assert scores["start"] < 0.1 and scores["a_text"] > 0.5  # it learnt
-    assert scores["b_pictures"] == pytest.approx(scores["a_text"], abs=0.05)
-
-    assert train(folder, *words, "--from", "b_pictures", "b_pictures:learning_rate=0.1") == 3
-    assert score(tmp_path, "b_pictures") < scores["a_text"] - 0.2
-    said = capsys.readouterr()
-    assert "stopped by the guard after b_pictures" in said.err and "FORGOTTEN" in said.out
-    assert "stage a_text is finished" in said.out
-
-
-def score(folder, name: str) -> float:
-    results = json.loads((folder / f"run/guard/{name}.json").read_text())
-    return results["tasks"]["text-likelihood"]["answer_probability"]
-
-
-@pytest.mark.slow
-def test_a_signal_saves_a_stage_of_two_processes_and_the_same_command_goes_on(tmp_path):
-    """The deepspeed launcher of one machine ends at SIGTERM and leaves its processes alone."""
-    save_small_vlm(tmp_path / "stage0")
-    mixed_corpus(tmp_path / "data", 12)
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe/one.yaml").write_text(
-        f"data: {{sources: [{{path: {tmp_path / 'data'}}}]}}\nwatch: {{report_to: []}}\n"
-        "train: {max_steps: 1500, per_device_batch_size: 2, save_steps: 5000, log_steps: 1}\n"
-    )
-    command = [
-        sys.executable, "-m", "vlm", "train", str(tmp_path / "recipe"), "--out", str(tmp_path / "run"),
-        "--model", str(tmp_path / "stage0"), "--processes", "2",
-    ]  # fmt: skip
-    log = tmp_path / "run/logs/01-train-one.log"
-    seen = []
-    for line in ("one 1/1500", "resuming from"):
-        run = subprocess.Popen(command, cwd=ROOT, env=child_environment(), stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 90
-        while not (log.exists() and line in log.read_text() and "tok/s" in log.read_text()):
-            assert time.monotonic() < deadline and run.poll() is None, log.read_text()
-            time.sleep(0.1)
-        run.terminate()
-        assert "run the same command again" in run.communicate(timeout=60)[1] and run.returncode == 75
-        found = (tmp_path / "run/one").glob("checkpoint-*/complete")
-        seen.append(max(int(path.parent.name.rpartition("-")[2]) for path in found))
-        assert not any(str(tmp_path / "recipe") in " ".join(one.cmdline()) for one in psutil.process_iter())
-    assert 0 < seen[0] < seen[1] < 1500
