@@ -72,6 +72,11 @@ def deepspeed_config(recipe) -> dict:
                 f"adapter.quantize = {recipe.adapter.quantize} and stage 3 of {path} do not work together (quantized "
                 "weights cannot be cut into pieces): use train.zero=zero2"
             )
+        if compiled := recipe.compiled():
+            raise RecipeError(
+                f"modules.{compiled[0]}.compile = true and stage 3 of {path} do not work together (its hooks gather "
+                "weights between the operations that a compiler would fuse): use train.zero=zero2, or leave compile out"
+            )
         options["stage3_gather_16bit_weights_on_model_save"] = True  # else the finished model could not be written
     if recipe.uses_muon():
         if "optimizer" in offloads(config):

@@ -18,6 +18,7 @@ DEVICE_TFLOPS: dict[str, float] = {
     "GH200": 989, "A100": 312, "A10G": 70, "A10": 125, "L40S": 362, "L4": 121, "RTX 4090": 165, "RTX 3090": 71,
     "RTX A6000": 155, "MI300X": 1307, "MI250X": 383,
 }  # fmt: skip
+READS_PATCHES = ("input_proj", "k_proj", "v_proj")  # layers of a projector with queries that see every patch
 PICTURE = 1024  # patches of a picture where nobody says: 512 x 512 pixels
 
 
@@ -42,11 +43,12 @@ class ModelFlops:
 
     def __init__(self, model: nn.Module) -> None:
         self.loads: list[_Load] = []
-        self.attention: dict[str, int] = {"vision": 0, "text": 0}  # operations a squared length
+        # operations a squared length; of a projector with queries: a query and patch
+        self.attention: dict[str, int] = {"vision": 0, "projector": 0, "text": 0}
         self.scan = 0  # operations a token
         vision, language = getattr(model, "vision_model", None), getattr(model, "language_model", model)
         self.prefix = 0 if vision is None else vision.config.num_cls_tokens + vision.config.num_registers
-        self.shrink = 0.0 if vision is None else _tokens_a_patch(model.config)
+        self.shrink, self.queries = (0.0, 0) if vision is None else _tokens_of_a_picture(model.config)
         head = model.get_output_embeddings()
         head_ids = {id(module) for module in head.modules()} if head is not None else set()
         for name, module in model.named_modules():
@@ -54,6 +56,8 @@ class ModelFlops:
             if isinstance(module, nn.Linear):
                 what = {"vision": "row", "projector": "image", "text": "token"}[tower]
                 what = "patch" if "patch_projection" in name else "head" if id(module) in head_ids else what
+                if tower == "projector" and name.endswith(READS_PATCHES):
+                    what = "feature"
                 if "video_patch_projection" in name:
                     continue  # a patch goes through one of the two
                 size = 2 * module.in_features * module.out_features
@@ -116,7 +120,8 @@ class ModelFlops:
         rows = {
             "patch": patches,
             "row": patches + self.prefix * len(picture_lengths),
-            "image": patches * self.shrink,
+            "feature": patches,
+            "image": patches * self.shrink + self.queries * len(picture_lengths),
             "token": tokens,
             "head": tokens if predicted is None else predicted,
         }
@@ -124,6 +129,7 @@ class ModelFlops:
             yield load.tower, load.flops * rows[load.what], int(load.what != "patch"), load.trains
         pictures = sum((length + self.prefix) ** 2 for length in picture_lengths)
         yield "vision", self.attention["vision"] * pictures, 2, False
+        yield "projector", self.attention["projector"] * self.queries * patches, 2, False
         yield "text", self.attention["text"] * sum(length**2 for length in lengths), 2, False
         yield "text", self.scan * tokens, 2, False
 
@@ -170,11 +176,13 @@ def _trains(module: nn.Module) -> bool:
     return isinstance(weight, torch.Tensor) and weight.requires_grad
 
 
-def _tokens_a_patch(config) -> float:
+def _tokens_of_a_picture(config) -> tuple[float, int]:
+    """(tokens a patch, tokens besides): one of them is 0, as a projector folds patches or has so many queries."""
     from projectors.components import num_tokens
 
     side = 48  # any fold of 2, 3 or 4 divides it
-    return num_tokens(config.projector_config, side, side) / side**2
+    whole, quarter = (num_tokens(config.projector_config, one, one) for one in (side, side // 2))
+    return (0.0, whole) if whole == quarter else (whole / side**2, 0)
 
 
 def _scan_flops(mixer: nn.Module) -> int:

@@ -79,6 +79,12 @@ def test_quantized_weights_and_shards_are_refused_whatever_the_file_is_called(tm
     assert deepspeed_config(load_recipe(None, [*words, written(tmp_path)]))
 
 
+def test_compiled_blocks_and_shards_are_refused_whatever_the_file_is_called(tmp_path):
+    with pytest.raises(RecipeError, match="modules.text.compile = true and stage 3"):
+        deepspeed_config(load_recipe(None, ["modules.text.compile=true", written(tmp_path, {"stage": 3})]))
+    assert deepspeed_config(load_recipe(None, ["modules.text.compile=true", written(tmp_path)]))
+
+
 def test_muon_needs_its_matrices_where_it_steps(tmp_path):
     for moved in ({"offload_optimizer": {"device": "cpu"}}, {"cpu_offload": True}):
         with pytest.raises(RecipeError, match="muon"):

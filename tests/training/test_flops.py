@@ -6,8 +6,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from llm import load_language_model
-from tests.helpers.stage_runs import small_vlm
+from llm.tiny_tokenizer import build_byte_tokenizer
+from projectors.registry import projector_names
+from tests.helpers.stage_runs import small_parts, small_vlm
 from training.flops import DEVICE_TFLOPS, ModelFlops, device_tflops, forward_flops, step_flops
+from vlm.build import build_vlm
 
 TOKENS, SIDE = 256, 8
 
@@ -70,6 +73,18 @@ def test_vision_language_models(frozen):
     flops = ModelFlops(model)
     assert flops.forward(0, patches, [0], lengths) == pytest.approx(counted(encoder, backward=False), rel=0.03)
     assert flops.step(0, patches, [0], lengths) == pytest.approx(counted(encoder, backward=True), rel=0.06)
+
+
+@pytest.mark.parametrize("name", projector_names())
+def test_projectors(name):
+    vision, text = small_parts()
+    torch.manual_seed(0)
+    model, _ = build_vlm(vision, text, build_byte_tokenizer(), projector={"type": name})
+    grids = torch.tensor([[12, 12]] * 2)
+    pixels = torch.rand(2 * 12 * 12, 768)
+    found = counted(lambda: model.media_tokens(pixel_values=pixels, image_grid_hw=grids).images.sum(), backward=False)
+    ours = ModelFlops(model).forward(0, 2 * 12 * 12, [0], [144] * 2)
+    assert ours == pytest.approx(found, rel=0.1)
 
 
 def test_a_frozen_encoder_costs_its_forward_alone():

@@ -50,7 +50,7 @@ class Recipe:
             f"resume = {self.resume!r} is text, which names a checkpoint: write true or false without quotes",
         )
         check_adapter(self.adapter, self.train, self.modules.text)
-        compiled = [name for name in MODULE_NAMES if getattr(self.modules, name).compile]
+        compiled = self.compiled()
         require(
             not (compiled and self.train.zero.startswith("zero3")),
             f"modules.{(compiled or [''])[0]}.compile = true and train.zero = {self.train.zero} do not work together "
@@ -64,6 +64,10 @@ class Recipe:
                 "modules.vision.freeze, modules.projector.freeze, modules.text.freeze and modules.new_embeddings.freeze"
                 " are all true, so nothing trains: set at least one to false"
             )
+
+    def compiled(self) -> list[str]:
+        """Names of the modules that torch.compile is asked for."""
+        return [name for name in MODULE_NAMES if getattr(self.modules, name).compile]
 
     def uses_muon(self) -> bool:
         """Whether any trainable module hands its matrices to Muon."""
