@@ -35,7 +35,10 @@ def load_model(recipe: Recipe, args) -> tuple[nn.Module, object]:
     if recipe.train.attention:
         options["attn_implementation"] = recipe.train.attention
     base = read_base(recipe.model) if is_adapter(recipe.model) else AdapterBase(recipe.model)
-    model = AutoModelForImageTextToText.from_pretrained(base.name, revision=base.revision, **options)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(base.name, revision=base.revision, **options)
+    except OSError as error:
+        raise RecipeError(f"model = {recipe.model} cannot be loaded: {str(error).splitlines()[0]}") from error
     processor = AutoProcessor.from_pretrained(recipe.model)
     if not hasattr(processor, "tokenizer"):
         raise RecipeError(f"model = {recipe.model} has no processor beside it; build the folder with `radio-vlm new`")

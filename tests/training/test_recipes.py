@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -247,3 +248,11 @@ def test_a_model_that_is_neither_folder_nor_hub_name_is_said_plainly(model):
     recipe = load_recipe(None, [f"model={model}"])
     with pytest.raises(RecipeError, match="is not a folder"):
         load_model(recipe, None)
+
+
+def test_a_hub_model_that_cannot_be_had_is_said_in_one_line():
+    recipe = load_recipe(None, ["model=runs/nope", "train.zero=none"])
+    args = SimpleNamespace(bf16=False, deepspeed=None)
+    with pytest.raises(RecipeError, match="runs/nope cannot be loaded: ") as error:
+        load_model(recipe, args)
+    assert "\n" not in str(error.value)

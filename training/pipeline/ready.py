@@ -2,17 +2,16 @@
 found after days. Nothing is read here, and names on the hub are not looked up.
 """
 
-import re
 from pathlib import Path
 
 from training.data.sources import DataError, under_root
 from training.data.sources.registry import HUB, source_class
+from training.loading import HUB_ID
 from training.pipeline.commands import placed
 from training.pipeline.folder import FILE, Guard, Pipeline
 from training.pipeline.stages import PlannedStage
 from training.recipe import RecipeError
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TASK_DATA = "runs/demo/data"  # where eval/run.py looks for tasks when it is told no folder
 
 
