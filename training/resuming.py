@@ -197,16 +197,14 @@ class RecipeSettings(TrainerCallback):
         schedule = lr_scheduler
         while not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):  # accelerate's wrapper
             schedule = schedule.scheduler
-        changed = []
-        for group, settings, before in zip(inner_groups(optimizer), self.settings, schedule.base_lrs, strict=True):
-            if settings["lr"] != before:
-                changed.append(f"{settings['name']} {before:g} -> {settings['lr']:g}")
-            group.update(settings | {"initial_lr": settings["lr"]})
-        schedule.base_lrs = [settings["lr"] for settings in self.settings]
+        before, schedule.base_lrs = schedule.base_lrs, [settings["lr"] for settings in self.settings]
         schedule._last_lr = [settings["lr"] * factor(schedule.last_epoch)  # of the step that comes now
                              for settings, factor in zip(self.settings, schedule.lr_lambdas, strict=True)]  # fmt: skip
-        for group, rate in zip(inner_groups(optimizer), schedule._last_lr, strict=True):
-            group["lr"] = rate
+        groups = inner_optimizer(optimizer).param_groups
+        for group, settings, rate in zip(groups, self.settings, schedule._last_lr, strict=True):
+            group.update(settings | {"initial_lr": settings["lr"], "lr": rate})
+        changed = [f"{settings['name']} {old:g} -> {settings['lr']:g}"
+                   for settings, old in zip(self.settings, before, strict=True) if settings["lr"] != old]  # fmt: skip
         if changed:
             LOGGER.info(f"learning rates follow the recipe, not the checkpoint: {', '.join(changed)}")
 
@@ -226,8 +224,3 @@ def inner_optimizer(optimizer) -> torch.optim.Optimizer:
     """The optimizer below accelerate's and DeepSpeed's wrappers."""
     zero = getattr(optimizer, "optimizer", optimizer)
     return getattr(zero, "optimizer", zero)
-
-
-def inner_groups(optimizer) -> list[dict]:
-    """Its groups, in the order of the recipe's."""
-    return inner_optimizer(optimizer).param_groups

@@ -69,7 +69,7 @@ def plan_stages(
             raise RecipeError(f"{word!r} cannot be set for a pipeline: {instead.get(key, 'it resumes by itself')}")
     planned: list[PlannedStage] = []
     for stage in pipeline.stages:
-        own = _words_of(stage.name, [one.name for one in pipeline.stages], words)
+        own = words_of(stage.name, [one.name for one in pipeline.stages], words)
         if out is not None:
             own.append(f"output_dir={Path(out) / stage.name}")
         if planned and out is not None:
@@ -138,7 +138,7 @@ def _by_hand(stage: PlannedStage) -> Mark | None:
     return Mark(hash=recipe_hash(tree), id=f"by hand {last.stat().st_mtime_ns}", after=None, complete=True)
 
 
-def _words_of(name: str, names: list[str], words: list[str]) -> list[str]:
+def words_of(name: str, names: list[str], words: list[str]) -> list[str]:
     """The words for all stages, then those for this one."""
     shared, own = [], []
     for word in words:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from training.pipeline.stages import _words_of
+    from training.pipeline.stages import words_of
     from training.plan.estimate import Machines, plan_stage
     from training.recipe import RecipeError
     from training.recipe.loading import load_recipe
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
                             not args.fp32)  # fmt: skip
         plans, names = [], [name for name, _ in stages]
         for name, path in stages:
-            words = _words_of(name, names, args.words)
+            words = words_of(name, names, args.words)
             try:
                 plans.append(plan_stage(load_recipe(path, words), build, machines, name))
             except RecipeError as error:

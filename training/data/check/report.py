@@ -22,7 +22,7 @@ class SourceReport:
         role: "train" or "eval".
         size: Records there are to check; `samples`: records that were.
         trained_tokens: Tokens with a label.
-        too_long_from: max_length, where one was given.
+        max_length: Longest allowed sample in tokens, where one was given.
     """
 
     path: str
