@@ -6,6 +6,7 @@ evaluation: it becomes a `Sample` whose `problem` says what is wrong, and is lat
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -56,6 +57,16 @@ class Sample:
         return [str(answer) for answer in answers]
 
     @property
+    def scoring(self) -> dict[str, Any]:
+        """What metrics need to know beside the answers, e.g. `options` or `answer_format`: keyword arguments."""
+        return dict(self.meta.get("scoring") or {})
+
+    @property
+    def unscored(self) -> str | None:
+        """Why this answer cannot be scored (it needs a judge, its gold answer is not public), else None."""
+        return self.meta.get("unscored")
+
+    @property
     def kind(self) -> str:
         return str(self.meta.get("kind", "all"))
 
@@ -78,6 +89,7 @@ class Dataset:
     file: Path
     info: dict[str, Any]
     samples: list[Sample]
+    digest: str = ""  # sha256 of what was read, so that two results can be known to be about the same questions
 
     @property
     def name(self) -> str:
@@ -103,6 +115,14 @@ def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def without_media(sample: Sample) -> Sample:
+    """The same question with nothing to look at; its group stays."""
+    messages = [
+        {**m, "content": [item for item in m["content"] if item["type"] not in MEDIA_KINDS]} for m in sample.messages
+    ]
+    return replace(sample, messages=messages, meta={**sample.meta, "group": sample.group})
+
+
 def read_dataset(path: str | Path, media_root: str | Path | None = None) -> Dataset:
     """Opens a dataset folder (`records.jsonl` or one JSON/JSONL file in it), a `.jsonl` or a LLaVA `.json`.
 
@@ -117,7 +137,8 @@ def read_dataset(path: str | Path, media_root: str | Path | None = None) -> Data
         raise FileNotFoundError(f"{path}: no such dataset; expected a folder with records.jsonl, a .jsonl or a .json")
     base_dir = Path(media_root) if media_root else records.parent
     samples = [_sample(record, label, base_dir, info) for label, record in _rows(records)]
-    return Dataset(path=path, file=records, info=info, samples=samples)
+    digest = hashlib.sha256(records.read_bytes()).hexdigest()
+    return Dataset(path=path, file=records, info=info, samples=samples, digest=digest)
 
 
 def single_questions(sample: Sample) -> list[Sample]:

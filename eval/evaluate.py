@@ -1,4 +1,4 @@
-"""Runs tasks over data with one model and gathers everything a results file holds.
+"""Runs tasks over data with one backend and gathers everything a results file holds.
 
 `run.py` is the door from outside; this is the same thing for callers that already hold a model.
 """
@@ -8,72 +8,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
 from pathlib import Path
 from typing import Any
 
-from eval.data import Dataset, read_dataset
+from eval.backends.base import Backend
 from eval.generation import Generator
-from eval.results import FORMAT, describe_dataset, describe_model, provenance
-from eval.tasks import Task, get_task, tasks
+from eval.jobs import Job
+from eval.journal import Journal
+from eval.ranks import Ranks
+from eval.results import FORMAT, describe_dataset, provenance
 from eval.tasks.base import Options
-from eval.tasks.dataset import DatasetTask
-from eval.tasks.likelihood import LikelihoodTask
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A task and the data it is asked on."""
-
-    task: Task
-    dataset: Dataset
-
-
-def job_for_data(path: str | Path, metric: str | None = None, media_root: str | Path | None = None) -> Job:
-    """The job for a dataset folder or file: the task that its `dataset.json` names, or any-dataset with `metric`.
-
-    Raises FileNotFoundError, ValueError (unreadable file), UnknownNameError (metric).
-    """
-    dataset = read_dataset(path, media_root)
-    if not dataset.samples:
-        raise ValueError(f"{path}: no records")
-    by_key = {get_task(name).key: get_task(name) for name in tasks if get_task(name).key}
-    known = by_key.get(str(dataset.info.get("task")))
-    if known is not None and metric is None:
-        return Job(known(dataset), dataset)
-    return Job(DatasetTask(dataset, metric), dataset)
-
-
-def job_for_likelihood(path: str | Path, media_root: str | Path | None = None) -> Job:
-    """The job that weighs the answers of a dataset folder or file. Raises as `job_for_data`."""
-    dataset = read_dataset(path, media_root)
-    if not dataset.samples:
-        raise ValueError(f"{path}: no records")
-    return Job(LikelihoodTask(dataset), dataset)
-
-
-def job_for_task(name: str, data_root: str | Path) -> Job:
-    """The job for a registered task, its data in `data_root/<key>-test`.
-
-    Raises UnknownNameError; FileNotFoundError with the command that makes the data.
-    """
-    task = get_task(name)
-    folder = Path(data_root) / f"{task.key}-test"
-    if not (folder / "records.jsonl").is_file():
-        raise FileNotFoundError(
-            f"task {name}: no data in {folder}. Make it with\n"
-            f"  radio-vlm make-data --task {task.key} --split test --seed 1 --n 200 --out {folder}\n"
-            "or name the folder that holds <task>-test folders with --data-root, or a dataset with --data"
-        )
-    dataset = read_dataset(folder)
-    return Job(task(dataset), dataset)
-
-
 def evaluate(
-    model: Any,
-    processor: Any,
+    backend: Backend,
     jobs: Sequence[Job],
     options: Options,
     *,
@@ -81,41 +32,88 @@ def evaluate(
     model_name: str = "",
     command: Sequence[str] = (),
     progress: bool = True,
+    out: str | Path | None = None,
+    resume: bool = False,
+    ranks: Ranks | None = None,
+    workers: int = 2,
+    sort: bool = True,
 ) -> dict[str, Any]:
-    """The contents of a results file. Failed samples are in it, named, with a score of zero."""
-    generator = Generator(model, processor, batch_size=batch_size, progress=progress)
+    """The contents of a results file. Failed samples are in it, named, with a score of zero.
+
+    Args:
+        out: where the results will be written; replies are kept beside it until then (`eval.journal`), so that
+            `resume` can go on with them. None: nothing is kept.
+        ranks: the processes that share the questions; each gets the whole results.
+
+    Raises ResumeError where `resume` meets the replies of another run.
+    """
+    ranks = ranks or Ranks()
+    about_model = backend.describe()
+    jobs = with_unique_keys(jobs)
+    journal = None
+    if out is not None:
+        journal = Journal(out, run_header(model_name, about_model, jobs, options), resume, ranks.rank)
+        if ranks.rank == 0:
+            journal.start()
+        ranks.wait()
+        if journal.known:
+            logger.info("resumed: %d answers are already there", len(journal.known))
+    generator = Generator(backend, batch_size, progress, journal=journal, ranks=ranks, workers=workers, sort=sort)
     figures: dict[str, Any] = {}
     samples: list[dict[str, Any]] = []
     runs: dict[str, Any] = {}
     for job in jobs:
-        started, before = time.perf_counter(), dict(generator.spent)
-        key = job.task.key
-        number = 1
-        while key in figures:  # two datasets of one task: keep both
-            number += 1
-            key = f"{job.task.key}-{number}"
+        started, before = time.perf_counter(), generator.clock()
         rows = job.task.run(job.dataset.samples, generator, options)
-        for row in rows:
-            row["task"] = key
-        figures[key] = job.task.figures(rows)
+        figures[job.task.key] = job.task.figures(rows)
         samples += rows
-        spent = {name: round(value - before[name], 3) for name, value in generator.spent.items()}
-        runs[key] = {
-            "task": job.task.name,
-            "metrics": list(job.task.metrics),
-            "max_new_tokens": job.task.max_new_tokens,
-            "data": describe_dataset(job.dataset, asked=figures[key]["n"]),
+        runs[job.task.key] = {
+            **job.task.describe(options),
+            "data": describe_dataset(job.dataset, asked=figures[job.task.key]["n"]),
             "seconds": round(time.perf_counter() - started, 2),
-            **spent,
+            **generator.spent.since(before),
         }
-        _report_failures(key, rows)
-    about = provenance(list(command), options.seed, batch_size)
+        if ranks.rank == 0:
+            _report_failures(job.task.key, rows)
+    if journal:
+        journal.close()
+    about = provenance(list(command), options.seed, batch_size, ranks.size)
+    if generator.batch_size != batch_size:
+        about["batch_size_at_the_end"] = generator.batch_size
     return {
         "format": FORMAT,
         "model": model_name,
-        "provenance": {**about, "model": describe_model(model, processor), "tasks": runs},
+        "provenance": {**about, "blind": options.blind, "model": about_model, "tasks": runs},
         "tasks": figures,
         "samples": samples,
+    }
+
+
+def with_unique_keys(jobs: Sequence[Job]) -> list[Job]:
+    """Two datasets of one task: both are kept, the second as `name-2`."""
+    seen: dict[str, int] = {}
+    unique = []
+    for job in jobs:
+        task = copy(job.task)
+        seen[task.key] = seen.get(task.key, 0) + 1
+        if seen[task.key] > 1:
+            task.key = f"{task.key}-{seen[task.key]}"
+        unique.append(Job(task, job.dataset))
+    return unique
+
+
+def run_header(model_name: str, about_model: dict[str, Any], jobs: Sequence[Job], options: Options) -> dict[str, Any]:
+    """What must be equal for an answer of one run to be an answer of another."""
+    return {
+        "model": model_name,
+        "fingerprint_of_the_model": about_model.get("fingerprint"),
+        "dtype": about_model.get("dtype"),
+        "chat_template": about_model.get("chat_template"),
+        "geometry": about_model.get("geometry"),
+        "video": about_model.get("video"),
+        "seed": options.seed,
+        "blind": options.blind,
+        "tasks": {job.task.key: {"data": job.dataset.digest, **job.task.describe(options)} for job in jobs},
     }
 
 
@@ -128,3 +126,8 @@ def _report_failures(key: str, rows: Sequence[dict[str, Any]]) -> None:
         logger.warning("  %s: %s", row["id"], row["error"])
     if len(failed) > 20:
         logger.warning("  … and %d more, all in the results file", len(failed) - 20)
+    unscored = [row for row in asked if row.get("unscored")]
+    if unscored:
+        logger.warning(
+            "%s: %d of %d answers were not scored: %s", key, len(unscored), len(asked), unscored[0]["unscored"]
+        )

@@ -1,164 +1,223 @@
-"""Greedy answers in batches: encode, sort by length, pad left, generate, and put the answers back in order.
+"""Answers in batches: encode ahead, sort by length, generate, and put the answers back in order.
 
-Sorting keeps padding small; padding is on the left so that every answer starts at the same column; greedy decoding
-makes an answer depend on its own prompt only, so neither order nor batch size changes it (a test compares with one
-by one). A request that cannot be encoded or generated becomes a `Reply` with an `error`, never a crash.
+Sorting keeps padding small (`sort=False` is the slow twin). Greedy decoding makes an answer depend on its own prompt
+only, so neither order, batch size nor the number of processes changes it. A request that cannot be encoded or answered
+becomes a `Reply` with an `error`, never a crash; out of memory halves the batch, for good.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
-logger = logging.getLogger(__name__)
+from eval.backends.base import Backend, Clock, Decoding, Encoded, Messages, Reply
+from eval.hashing import input_hash
+from eval.journal import Journal
+from eval.ranks import Ranks
 
-Messages = list[dict[str, Any]]
-# Encoded prompts wait in memory to be sorted. Pages of real documents are large: at this size the wait is over.
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Encoded prompts wait in memory to be sorted, at most so many batches or bytes of them.
+WINDOW_BATCHES = 16
 WINDOW_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to be answered. `messages` may be a function, so that media are opened only when their turn comes."""
+    """A prompt to be answered. `messages` may be a function, so that media are opened only when their turn comes.
+
+    `key` names the request within a run for the journal; default: the sample's id.
+    """
 
     id: str
     messages: Messages | Callable[[], Messages]
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.key or self.id
 
 
 @dataclass
-class Reply:
-    """The answer to a request: its text without the end-of-turn token, and the rendered prompt for the results file."""
+class Waiting:
+    """A request of this process with its place among them, encoded."""
 
-    text: str = ""
-    prompt: str = ""
-    prompt_tokens: int = 0
-    tokens: int = 0
-    stopped: bool = False  # False: cut by max_new_tokens
-    error: str | None = None
+    place: int
+    request: Request
+    encoded: Encoded
+    input_hash: str
+    seconds: float
 
 
 class Generator:
-    """Answers requests with one model and its processor.
+    """Asks one backend. Counts prompts, tokens and seconds for the results file."""
 
-    `processor` needs `encode(messages, add_generation_prompt, sample_id)`, `collate(rows, padding_side)` and
-    `tokenizer`; `model` needs `generate`. Counts prompts, tokens and seconds for the results file.
-    """
-
-    def __init__(self, model: Any, processor: Any, batch_size: int = 64, progress: bool = True) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        batch_size: int = 64,
+        progress: bool = True,
+        *,
+        journal: Journal | None = None,
+        ranks: Ranks | None = None,
+        workers: int = 2,
+        sort: bool = True,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.model, self.processor = model.eval(), processor
-        self.batch_size, self.progress = batch_size, progress
-        self.stop_ids = stop_token_ids(model, processor)
-        pad = processor.tokenizer.pad_token_id
-        self.pad_id = pad if pad is not None else self.stop_ids[0]
-        self.spent = dict.fromkeys(("requests", "prompt_tokens", "new_tokens"), 0)
-        self.spent |= dict.fromkeys(("encode_seconds", "generate_seconds"), 0.0)
+        self.backend, self.journal, self.ranks = backend, journal, ranks or Ranks()
+        self.batch_size = min(batch_size, backend.max_batch_size() or batch_size)
+        self.progress = progress and self.ranks.rank == 0
+        self.workers, self.sort = max(1, workers), sort
+        self.spent = Clock()
 
-    def answer(self, requests: Sequence[Request], max_new_tokens: int, label: str = "") -> list[Reply]:
-        """One reply per request, in their order."""
-        replies: list[Reply | None] = [None] * len(requests)
-        with tqdm(total=len(requests), desc=label, unit="q", disable=not self.progress, mininterval=0.5) as bar:
-            waiting: list[tuple[int, dict[str, torch.Tensor]]] = []
-            held = 0
-            for index, request in enumerate(requests):
-                row = self._encode(request)
-                if isinstance(row, Reply):
-                    replies[index] = row
-                    bar.update()
-                else:
-                    waiting.append((index, row))
-                    held += sum(value.nbytes for value in row.values() if torch.is_tensor(value))
-                full = held > WINDOW_BYTES and len(waiting) >= self.batch_size
-                if not full and index + 1 < len(requests):
-                    continue
-                # Longest first: if memory runs out it does so at once, and the remaining time shown is no wishful one.
-                waiting.sort(key=lambda pair: (-len(pair[1]["input_ids"]), pair[0]))
-                for at in range(0, len(waiting), self.batch_size):
-                    batch = waiting[at : at + self.batch_size]
-                    outcome = self._generate([row for _, row in batch], max_new_tokens)
-                    for (place, _), reply in zip(batch, outcome):
-                        replies[place] = reply
+    def answer(self, requests: Sequence[Request], decoding: Decoding, label: str = "") -> list[Reply]:
+        """One reply per request, in their order. With several processes each answers its share."""
+        mine = self.ranks.share(requests)
+        replies: list[Reply | None] = [self.journal.get(r.name) if self.journal else None for r in mine]
+        left = [(place, request) for place, request in enumerate(mine) if replies[place] is None]
+        with tqdm(
+            total=len(mine), initial=len(mine) - len(left), desc=label, unit="q", disable=not self.progress,
+            mininterval=0.5,
+        ) as bar, ThreadPoolExecutor(self.workers, "encode") as pool:  # fmt: skip
+            for window in self._windows(left, pool):
+                waiting = []
+                for place, outcome in window:
+                    if isinstance(outcome, Reply):
+                        replies[place] = outcome
+                        bar.update()
+                    else:
+                        waiting.append(outcome)
+                if self.sort:
+                    # Longest first: if memory runs out it does so at once, and the time left is no wishful one.
+                    waiting.sort(key=lambda one: (-one.encoded.length, one.place))
+                while waiting:
+                    batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+                    for one, reply in zip(batch, self._answer_batch(batch, decoding)):
+                        replies[one.place] = reply
+                    if self.journal:
+                        self.journal.add({one.request.name: replies[one.place] for one in batch})
                     bar.update(len(batch))
-                waiting, held = [], 0
-        return [reply if reply is not None else Reply(error="no reply") for reply in replies]
+        return self.ranks.gather([reply if reply is not None else Reply(error="no reply") for reply in replies])
 
-    def _encode(self, request: Request) -> dict[str, torch.Tensor] | Reply:
+    def share_out(self, items: Sequence[T], work: Callable[[T], R], label: str = "") -> list[R]:
+        """`work` done on every item, one by one, shared between the processes; results in the order of `items`."""
+        bar = tqdm(self.ranks.share(items), desc=label, unit="q", disable=not self.progress, mininterval=0.5)
+        return self.ranks.gather([work(item) for item in bar])
+
+    def _windows(
+        self, requests: list[tuple[int, Request]], pool: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[int, Waiting | Reply]]]:
+        """Requests encoded, a window at a time; while one window is answered the next is already being encoded."""
+        ahead: deque[tuple[int, Future]] = deque()
+        queue = iter(requests)
+        seen, held_so_far = 0, 0
+
+        def fill() -> None:
+            most = WINDOW_BATCHES * self.batch_size
+            fits = WINDOW_BYTES * seen // held_so_far if held_so_far else most if seen else 0
+            room = max(self.batch_size, min(most, fits))
+            while len(ahead) < room and (pair := next(queue, None)) is not None:
+                ahead.append((pair[0], pool.submit(self._encode, *pair)))
+
+        fill()
+        while ahead:
+            window, held, most = [], 0, WINDOW_BATCHES * self.batch_size
+            while ahead and len(window) < most and not (held > WINDOW_BYTES and len(window) >= self.batch_size):
+                place, future = ahead.popleft()
+                outcome = future.result()
+                window.append((place, outcome))
+                nbytes = outcome.encoded.nbytes if isinstance(outcome, Waiting) else 0
+                seen, held, held_so_far = seen + 1, held + nbytes, held_so_far + nbytes
+                self.spent.encode_seconds += outcome.seconds
+                fill()
+            yield window
+
+    def _encode(self, place: int, request: Request) -> Waiting | Reply:
         started = time.perf_counter()
         try:
             messages = request.messages() if callable(request.messages) else request.messages
-            row = self.processor.encode(messages, add_generation_prompt=True, sample_id=request.id)
-            return {key: value for key, value in row.items() if key != "labels"}
+            encoded = self.backend.encode(messages, request.id)
+            return Waiting(place, request, encoded, input_hash(messages), time.perf_counter() - started)
         except Exception as error:  # whatever a user's file does to a reader must cost one sample, not the run
-            return self._failed(request.id, error)
-        finally:
-            self.spent["encode_seconds"] += time.perf_counter() - started
+            reply = self._failed(request.id, error)
+            reply.seconds = time.perf_counter() - started
+            return reply
 
-    def _generate(self, rows: list[dict[str, torch.Tensor]], max_new_tokens: int) -> list[Reply]:
+    def _answer_batch(self, batch: list[Waiting], decoding: Decoding) -> list[Reply]:
         """Replies of one batch. A failing batch is halved until the sample at fault stands alone."""
         started = time.perf_counter()
+        failure: Exception | None = None
         try:
-            batch = self.processor.collate(rows, padding_side="left")
-            batch = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-            width = batch["input_ids"].shape[1]
-            with torch.no_grad():  # not inference_mode: RADIO keeps its position tables only outside it
-                output = self.model.generate(
-                    **batch,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    num_beams=1,
-                    eos_token_id=self.stop_ids,
-                    pad_token_id=self.pad_id,
-                )
+            outcome = self.backend.generate([one.encoded for one in batch], decoding)
         except Exception as error:
-            if len(rows) == 1:
-                return [self._failed("?", error, rows[0])]
-            logger.warning("a batch of %d failed (%s: %s); trying its halves", len(rows), type(error).__name__, error)
-            half = len(rows) // 2
-            return self._generate(rows[:half], max_new_tokens) + self._generate(rows[half:], max_new_tokens)
-        replies = [self._reply(row, ids.tolist()) for row, ids in zip(rows, output[:, width:])]
-        self.spent["requests"] += len(rows)
-        self.spent["prompt_tokens"] += sum(reply.prompt_tokens for reply in replies)
-        self.spent["new_tokens"] += sum(reply.tokens for reply in replies)
-        self.spent["generate_seconds"] += time.perf_counter() - started
-        return replies
+            failure = error.with_traceback(None)  # its frames hold the tensors that did not fit
+        if failure is not None:
+            return self._halved(batch, decoding, failure)
+        took = time.perf_counter() - started
+        for one, reply in zip(batch, outcome.replies):
+            reply.prompt, reply.input_hash = self.backend.rendered(one.encoded), one.input_hash
+            reply.prompt_tokens = reply.prompt_tokens or one.encoded.length
+            reply.media_tokens = reply.media_tokens or one.encoded.media_tokens
+            reply.seconds = round(one.seconds + took / len(batch), 4)
+        self._count(outcome.replies, took, outcome.prefill_seconds)
+        return outcome.replies
 
-    def _reply(self, row: dict[str, torch.Tensor], new_ids: list[int]) -> Reply:
-        stop = next((place for place, token in enumerate(new_ids) if token in self.stop_ids), None)
-        answer_ids = new_ids if stop is None else new_ids[:stop]
-        # Special tokens are kept: a model that writes a control token in its answer did not give the answer.
-        text = self.processor.tokenizer.decode(answer_ids, skip_special_tokens=False).strip()
-        return Reply(text, self._prompt(row), len(row["input_ids"]), len(answer_ids), stopped=stop is not None)
+    def _halved(self, batch: list[Waiting], decoding: Decoding, failure: Exception) -> list[Reply]:
+        memory = is_out_of_memory(failure)
+        if memory:
+            free_memory()
+        if len(batch) == 1:
+            return [self._failed(batch[0].request.id, failure, batch[0])]
+        half = len(batch) // 2
+        if memory and half < self.batch_size:
+            self.batch_size = half
+            logger.warning("out of memory with %d prompts at once; going on with batches of %d", len(batch), half)
+        elif not memory:
+            name = type(failure).__name__
+            logger.warning("a batch of %d failed (%s: %s); trying its halves", len(batch), name, failure)
+        return self._answer_batch(batch[:half], decoding) + self._answer_batch(batch[half:], decoding)
 
-    def _prompt(self, row: dict[str, torch.Tensor]) -> str:
-        return collapse_repeats(self.processor.tokenizer.decode(row["input_ids"].tolist(), skip_special_tokens=False))
+    def _count(self, replies: list[Reply], took: float, prefill: float | None) -> None:
+        self.spent.requests += len(replies)
+        self.spent.prompt_tokens += sum(reply.prompt_tokens for reply in replies)
+        self.spent.media_tokens += sum(reply.media_tokens for reply in replies)
+        self.spent.new_tokens += sum(reply.tokens for reply in replies)
+        self.spent.generate_seconds += took
+        self.spent.prefill_seconds += prefill or 0.0
 
-    def _failed(self, sample_id: str, error: Exception, row: dict[str, torch.Tensor] | None = None) -> Reply:
+    def _failed(self, sample_id: str, error: Exception, one: Waiting | None = None) -> Reply:
         logger.debug("sample %s failed: %s: %s", sample_id, type(error).__name__, error)
-        return Reply(prompt=self._prompt(row) if row else "", error=f"{type(error).__name__}: {error}")
+        shown = {"prompt": self.backend.rendered(one.encoded), "input_hash": one.input_hash} if one else {}
+        return Reply(**shown, error=f"{type(error).__name__}: {error}")
+
+    def clock(self) -> Clock:
+        """A copy of what was spent so far."""
+        return copy(self.spent)
 
 
-def stop_token_ids(model: Any, processor: Any) -> list[int]:
-    """Ids that end an answer: those of the generation config, of the chat template, and the tokenizer's own end token.
-
-    Raises ValueError when nobody names one: every answer would run to its limit.
-    """
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = list(configured) if isinstance(configured, (list, tuple)) else [configured]
-    found += [*getattr(processor, "stop_token_ids", []), processor.tokenizer.eos_token_id]
-    stop = list(dict.fromkeys(int(token) for token in found if token is not None))
-    if not stop:
-        raise ValueError("neither generation config, chat template nor tokenizer names an end-of-turn token")
-    return stop
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also those that come as plain RuntimeErrors, from the CPU allocator or a library's kernel."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
 
 
-def collapse_repeats(text: str) -> str:
-    """`<image><image><image>` → `<image>×3`: what a results file needs to know of 256 placeholders."""
-    return re.sub(r"(<[^<>\s]+>)\1+", lambda m: f"{m[1]}×{len(m[0]) // len(m[1])}", text)
+def free_memory() -> Any:
+    """Gives back what a failed batch held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

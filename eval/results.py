@@ -6,7 +6,6 @@ temporary name first, so that a killed run never leaves half a file.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,7 +20,10 @@ import torch
 from eval.data import Dataset
 
 FORMAT = 1
-_PACKAGES = ("radio-vlm", "torch", "transformers", "numpy", "pillow", "av", "pydicom", "scipy")
+_PACKAGES = (
+    *("radio-vlm", "torch", "transformers", "accelerate", "numpy", "pillow", "av", "pydicom", "scipy", "datasets"),
+    *("sacrebleu", "rouge-score"),
+)
 
 
 def write_json(value: Any, path: str | Path) -> None:
@@ -119,17 +121,18 @@ def _sizes(config: Any) -> dict[str, Any] | None:
 
 def describe_dataset(dataset: Dataset, asked: int) -> dict[str, Any]:
     """Which questions these were: the file, its hash, and what the folder says of itself."""
-    digest = hashlib.sha256(dataset.file.read_bytes()).hexdigest()
-    return {**dataset.info, "path": str(dataset.path), "file": dataset.file.name, "sha256": digest, "asked": asked}
+    about = {"path": str(dataset.path), "file": dataset.file.name, "sha256": dataset.digest, "asked": asked}
+    return {**dataset.info, **about}
 
 
-def provenance(command: list[str], seed: int, batch_size: int) -> dict[str, Any]:
+def provenance(command: list[str], seed: int, batch_size: int, processes: int = 1) -> dict[str, Any]:
     """What does not depend on the task."""
     return {
         "command": command,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "batch_size": batch_size,
+        "processes": processes,
         "decoding": {"do_sample": False, "num_beams": 1},
         "versions": versions(),
         "git_commit": git_commit(),

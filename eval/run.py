@@ -7,7 +7,10 @@ without its evidence, writes one JSON and prints a table.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,33 +28,47 @@ EPILOG = """examples:
 def parser() -> argparse.ArgumentParser:
     """The command line; task and metric names come from the registries."""
     from eval.metrics import metrics
+    from eval.sources import DataPlaces
     from eval.tasks import tasks
 
-    names = [name for name in tasks if name != "dataset"]
+    names = [name for name in tasks if name not in ("dataset", "likelihood")]
     p = argparse.ArgumentParser(
         "eval/run.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--model", required=True, help="checkpoint folder or hub id")
+    p.add_argument("--model", required=True, help="checkpoint folder, hub id, or openai:MODEL@http://HOST:PORT/v1")
     p.add_argument("--tasks", default="", help=f"comma-separated; known: {', '.join(names)}")
-    p.add_argument("--data", default="", help="comma-separated dataset folders, .jsonl or LLaVA .json files")
+    p.add_argument(
+        "--data", "--task-file", default="", help="comma-separated dataset folders, .jsonl or LLaVA .json files"
+    )
     p.add_argument(
         "--likelihood", default="",
         help="comma-separated datasets whose answers are weighed, not generated: mean probability of their tokens",
     )  # fmt: skip
     p.add_argument(
-        "--data-root", default="runs/demo/data", help="where --tasks find <task>-test (default: %(default)s)"
-    )
+        "--data-root", default="runs/demo/data",
+        help="where copies of public benchmarks and made <task>-test folders lie (default: %(default)s)",
+    )  # fmt: skip
+    p.add_argument("--cache-dir", default=str(DataPlaces.cache), help="pictures of benchmarks (default: %(default)s)")
     p.add_argument("--media-root", default=None, help="folder of the media of --data (default: the file's)")
     p.add_argument("--metric", default=None, help=f"headline figure for --data; known: {', '.join(metrics.names())}")
     p.add_argument("--out", type=Path, default=Path("results.json"), help="results file (default: %(default)s)")
+    p.add_argument("--resume", action="store_true", help="go on with what a killed run left beside --out")
     p.add_argument("--limit", type=int, default=None, help="ask only the first N questions of each dataset")
     p.add_argument("--batch-size", type=int, default=64, help="questions per batch (default: %(default)s)")
+    p.add_argument("--workers", type=int, default=2, help="threads that open and encode media (default: %(default)s)")
+    p.add_argument("--max-new-tokens", type=int, default=None, metavar="N", help="instead of each task's own limit")
+    p.add_argument("--max-frames", type=int, default=None, metavar="N", help="frames of a video, at most")
+    p.add_argument("--fps", type=float, default=None, help="frames a second of a video")
     p.add_argument(
         "--pruning-rate", type=float, default=None, metavar="Q",
         help="share of video tokens left out (EVS; default: what the checkpoint says)",
     )  # fmt: skip
+    p.add_argument("--blind", action="store_true", help="ask without images and videos: the text-only baseline")
     p.add_argument("--seed", type=int, default=0, help="decides the choices of the controls (default: %(default)s)")
-    p.add_argument("--controls", action=argparse.BooleanOptionalAction, default=True, help="ask again without evidence")
+    p.add_argument(
+        "--controls", action=argparse.BooleanOptionalAction, default=None,
+        help="ask again with the evidence exchanged (default: yes, but not for public benchmarks)",
+    )  # fmt: skip
     p.add_argument("--device", default=None, help="default: the first GPU, else the CPU")
     p.add_argument("--dtype", default="auto", help="weights' dtype, e.g. bfloat16 (default: as the checkpoint says)")
     p.add_argument("--trust-remote-code", action="store_true", help="run code that a checkpoint brings along")
@@ -63,53 +80,85 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for a request that cannot be met, or 1 if every sample of a task failed."""
     args = parser().parse_args(argv)
 
-    from eval.evaluate import evaluate, job_for_data, job_for_likelihood, job_for_task
+    from eval.backends import open_backend
+    from eval.evaluate import evaluate
+    from eval.journal import partial_folder
     from eval.metrics import get_metric
+    from eval.ranks import join_ranks
     from eval.results import write_json
     from eval.table import render_figures
-    from eval.tasks.base import Options
 
     try:
         if args.metric:
             get_metric(args.metric)
-        jobs = [job_for_task(name, args.data_root) for name in _names(args.tasks)]
-        jobs += [job_for_data(path, args.metric, args.media_root) for path in _names(args.data)]
-        jobs += [job_for_likelihood(path, args.media_root) for path in _names(args.likelihood)]
-        if not jobs:
-            raise ValueError("nothing to do: name --tasks, --data or --likelihood")
-        model, processor = load(args.model, args.device, args.dtype, args.trust_remote_code)
-        if args.pruning_rate is not None:
-            if not hasattr(processor, "set_pruning_rate"):
-                raise ValueError(f"--pruning-rate: the processor of {args.model} cannot prune videos")
-            processor.set_pruning_rate(args.pruning_rate)
+        ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")))
+        options = options_of(args)
+        jobs = jobs_of(args)
+        if args.resume:
+            check_finished(args.out, args.model)
+        backend = open_backend(
+            args.model, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
+            pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
+        )  # fmt: skip
+        results = evaluate(
+            backend, jobs, options,
+            batch_size=args.batch_size, model_name=args.model, progress=not args.no_progress, workers=args.workers,
+            command=["eval/run.py", *(sys.argv[1:] if argv is None else argv)], out=args.out, resume=args.resume,
+            ranks=ranks,
+        )  # fmt: skip
     except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2
-    results = evaluate(
-        model, processor, jobs, Options(args.seed, args.controls, args.limit),
-        batch_size=args.batch_size, model_name=args.model, progress=not args.no_progress,
-        command=["eval/run.py", *(sys.argv[1:] if argv is None else argv)],
-    )  # fmt: skip
-    write_json(results, args.out)
-    sys.stdout.write(render_figures(results["tasks"]) + f"\n\nresults  {args.out}\n")
+    if ranks.rank == 0:
+        write_json(results, args.out)
+        shutil.rmtree(partial_folder(args.out), ignore_errors=True)
+        sys.stdout.write(render_figures(results["tasks"]) + f"\n\nresults  {args.out}\n")
     return int(any(f["n"] and f["failed"] == f.get("questions", f["n"]) for f in results["tasks"].values()))
 
 
-def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool):
-    """Model (in evaluation mode, on its device) and processor of a checkpoint, through the Auto classes."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def options_of(args: argparse.Namespace):
+    """What the command line says of how to ask. Raises ValueError for options in conflict."""
+    from eval.tasks.base import Options
 
-    import vlm  # noqa: F401  registers our classes with the Auto ones
-    from vlm.special_tokens import check_special_tokens
+    if args.blind and args.controls:
+        raise ValueError("--blind takes the media away, --controls exchanges them: choose one")
+    for name in ("limit", "max_new_tokens", "max_frames", "batch_size", "workers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    video = {"max_frames": args.max_frames, "fps": args.fps}
+    return Options(
+        args.seed, args.controls, args.limit, args.max_new_tokens, args.blind,
+        {name: value for name, value in video.items() if value is not None},
+    )  # fmt: skip
 
-    if not Path(model_dir).is_dir() and (model_dir.startswith((".", "/", "~")) or model_dir.count("/") != 1):
-        raise ValueError(f"--model: no folder {model_dir}")  # the hub would complain about the form of an id
-    processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-    model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, trust_remote_code=trust_remote_code)
-    if model.config.model_type == "radio_vlm":
-        check_special_tokens(model.config, processor.tokenizer)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+def jobs_of(args: argparse.Namespace) -> list:
+    """Tasks and their data. Raises ValueError or OSError for what cannot be asked."""
+    from eval.jobs import job_for_data, job_for_likelihood, job_for_task
+    from eval.sources import DataPlaces
+
+    places = DataPlaces(args.data_root, args.cache_dir)
+    jobs = [job_for_task(name, places, args.limit) for name in _names(args.tasks)]
+    jobs += [job_for_data(path, args.metric, args.media_root) for path in _names(args.data)]
+    jobs += [job_for_likelihood(path, args.media_root) for path in _names(args.likelihood)]
+    if not jobs:
+        raise ValueError("nothing to do: name --tasks, --data or --likelihood")
+    return jobs
+
+
+def check_finished(out: Path, model: str) -> None:
+    """Before --resume writes to `out`: a finished results file of another model must not be overwritten.
+
+    Raises ResumeError naming both models.
+    """
+    from eval.journal import check_same_run
+
+    if out.is_file():
+        try:
+            before = json.loads(out.read_text(encoding="utf-8")).get("model")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{out} is no results file: choose another --out") from error
+        check_same_run({"model": before}, {"model": model}, out, out)
 
 
 def _names(text: str) -> list[str]:

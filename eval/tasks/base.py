@@ -7,15 +7,18 @@ dictionaries, since they are what the results file holds:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from eval.aggregates import Aggregate, Mean
+from eval.backends.base import Decoding, Messages, Reply
+from eval.bootstrap import interval
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED, choose_donors, exchange_media, shuffled_order
-from eval.data import Dataset, Sample, media_items, single_questions
-from eval.generation import Generator, Messages, Reply, Request
-from eval.metrics import get_metric
+from eval.data import Dataset, Sample, media_items, single_questions, without_media
+from eval.generation import Generator, Request
+from eval.scoring import score
 
 Row = dict[str, Any]
 
@@ -25,8 +28,11 @@ class Options:
     """What the caller of an evaluation decides."""
 
     seed: int = 0
-    controls: bool = True
+    controls: bool | None = None  # None: as the task does by default
     limit: int | None = None
+    max_new_tokens: int | None = None  # instead of the tasks' own
+    blind: bool = False  # ask without images and videos: the text-only baseline
+    video: Mapping[str, Any] = field(default_factory=dict)  # max_frames, fps: instead of the tasks' and the processor's
 
 
 @dataclass
@@ -46,28 +52,64 @@ class Task:
     key = ""
     metrics: tuple[str, ...] = ("exact_match",)
     max_new_tokens = 32
+    stop: tuple[str, ...] = ()
+    video: Mapping[str, Any] = {}  # max_frames, fps; empty: as the processor says
     controls: tuple[str, ...] = ()
+    controls_by_default = True
 
     def __init__(self, dataset: Dataset | None = None) -> None:
         """Most tasks know their figures beforehand; those made for any data look at `dataset`."""
 
-    def prepare(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples of one question each."""
-        return [question for sample in samples for question in single_questions(sample)]
+    def decoding(self, options: Options) -> Decoding:
+        return Decoding(options.max_new_tokens or self.max_new_tokens, self.stop)
+
+    def wants_controls(self, options: Options) -> bool:
+        wanted = self.controls_by_default if options.controls is None else options.controls
+        return wanted and not options.blind
+
+    def describe(self, options: Options) -> dict[str, Any]:
+        """What a results file says of how the task was asked and scored."""
+        decoding = self.decoding(options)
+        return {
+            "task": self.name,
+            "metrics": list(self.metrics),
+            "figures": list(self.aggregates()),
+            "max_new_tokens": decoding.max_new_tokens,
+            "stop": list(decoding.stop),
+            "video": {**self.video, **options.video},
+        }
+
+    def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
+        """Samples of one question each, with ids that occur once, as the options want them asked."""
+        questions = [question for sample in samples for question in single_questions(sample)][: options.limit]
+        seen: dict[str, int] = {}
+        prepared = []
+        for sample in questions:
+            seen[sample.id] = seen.get(sample.id, 0) + 1
+            if seen[sample.id] > 1:
+                sample = replace(sample, id=f"{sample.id}~{seen[sample.id]}")
+            if video := {**self.video, **options.video}:
+                sample = replace(sample, messages=with_video_options(sample.messages, video))
+            prepared.append(without_media(sample) if options.blind else sample)
+        return prepared
 
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
         """Rows of all questions and of all controls. Questions and controls share batches: they cost one sort."""
-        samples = self.prepare(samples)[: options.limit]
+        samples = self.prepare(samples, options)
         asks = [Ask(sample, sample.prompt, None, {}) for sample in samples]
-        for control in self.controls if options.controls else ():
+        for control in self.controls if self.wants_controls(options) else ():
             asks += self.under_control(control, samples, generator, options.seed)
         good = [ask for ask in asks if not ask.sample.problem]
-        requests = [Request(ask.sample.id, ask.messages) for ask in good]
-        replies = iter(generator.answer(requests, self.max_new_tokens, label=self.key))
+        requests = [Request(a.sample.id, a.messages, self.request_key(a.sample.id, a.control)) for a in good]
+        replies = iter(generator.answer(requests, self.decoding(options), label=self.key))
         return [
             self.row(a.sample, Reply(error=a.sample.problem) if a.sample.problem else next(replies), a.control, a.note)
             for a in asks
         ]
+
+    def request_key(self, sample_id: str, control: str | None, turn: int = 1) -> str:
+        """Names one question of a run for the journal, from which a killed run is resumed."""
+        return f"{self.key}/{control or ''}/{turn}/{sample_id}"
 
     def under_control(self, control: str, samples: list[Sample], generator: Generator, seed: int) -> list[Ask]:
         """The questions to which `control` can be applied, put under it."""
@@ -80,7 +122,7 @@ class Task:
             ]
         if control == FRAMES_SHUFFLED:
             return [
-                Ask(sample, partial(shuffle_videos, sample, seed, generator.processor), control, {})
+                Ask(sample, partial(shuffle_videos, sample, seed, generator.backend.processor), control, {})
                 for sample in samples
                 if not sample.problem and any(item["type"] == "video" for item in media_items(sample.prompt))
             ]
@@ -88,9 +130,12 @@ class Task:
 
     def row(self, sample: Sample, reply: Reply, control: str | None, note: dict[str, Any]) -> Row:
         """One scored answer. What failed scores zero under every metric; a missing gold answer is a failure too."""
-        error = reply.error or (None if sample.answers else "no gold answer in the record")
-        scores = {name: 0.0 if error else get_metric(name)(reply.text, sample.answers) for name in self.metrics}
-        return {
+        unscored = sample.unscored
+        error = reply.error or (None if sample.answers or unscored else "no gold answer in the record")
+        scores: dict[str, float | None] = dict.fromkeys(self.metrics, 0.0 if error else None)
+        if not error and not unscored:
+            scores = {name: score(name, reply.text, sample.answers, sample.scoring) for name in self.metrics}
+        row = {
             "id": sample.id,
             "task": self.key,
             "kind": sample.kind,
@@ -100,20 +145,42 @@ class Task:
             "media": sample.media,
             "prompt": reply.prompt,
             "prompt_tokens": reply.prompt_tokens,
+            "media_tokens": reply.media_tokens,
+            "input_hash": reply.input_hash,
             "output": reply.text,
+            "new_tokens": reply.tokens,
             "stopped": reply.stopped,
+            "seconds": reply.seconds,
             "answers": sample.answers,
+            "scoring": sample.scoring,
             "score": scores[self.metrics[0]],
             "scores": scores,
             "error": error,
             **note,
         }
+        return {**row, "unscored": unscored} if unscored else row
+
+    def aggregates(self) -> dict[str, Aggregate]:
+        """The figures of the task, headline first, each a function of its rows; by default the mean of each metric."""
+        return {name: Mean(name) for name in self.metrics}
+
+    @property
+    def headline(self) -> str:
+        return next(iter(self.aggregates()))
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The task's entry in the stage table: headline and further metrics, n, kinds, controls, failures."""
         asked = [row for row in rows if row["control"] is None]
-        figures: dict[str, Any] = {name: mean(asked, name) for name in self.metrics}
+        estimates = {name: interval(aggregate, asked) for name, aggregate in self.aggregates().items()}
+        figures: dict[str, Any] = {name: _rounded(estimate.value) for name, estimate in estimates.items()}
         figures |= {"n": len(asked), "failed": sum(row["error"] is not None for row in asked)}
+        if unscored := sum("unscored" in row for row in asked):
+            figures["unscored"] = unscored
+        figures["intervals"] = {
+            name: [_rounded(estimate.low), _rounded(estimate.high)]
+            for name, estimate in estimates.items()
+            if estimate.low is not None
+        }
         figures["kinds"] = {
             kind: self.kind_figures([row for row in rows if row["kind"] == kind])
             for kind in sorted({row["kind"] for row in rows})
@@ -121,9 +188,12 @@ class Task:
         figures["controls"] = self.control_figures(rows)
         return figures
 
+    def headline_of(self, rows: Sequence[Row]) -> float | None:
+        return _rounded(self.aggregates()[self.headline].value(rows))
+
     def kind_figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         asked = [row for row in rows if row["control"] is None]
-        return {self.metrics[0]: mean(asked, self.metrics[0]), **self.control_figures(rows), "n": len(asked)}
+        return {self.headline: self.headline_of(asked), **self.control_figures(rows), "n": len(asked)}
 
     def control_figures(self, rows: Sequence[Row]) -> dict[str, float | None]:
         """The headline metric under each control that was run.
@@ -133,15 +203,22 @@ class Task:
         """
         done = [row for row in rows if row["control"] and not row["error"]]
         return {
-            control: mean([row for row in done if row["control"] == control], self.metrics[0])
+            control: self.headline_of([row for row in done if row["control"] == control])
             for control in self.controls
             if any(row["control"] == control for row in done)
         }
 
 
-def mean(rows: Sequence[Row], metric: str) -> float | None:
-    """Mean of one metric over rows, to 4 places; None over no rows."""
-    return round(sum(row["scores"][metric] for row in rows) / len(rows), 4) if rows else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def with_video_options(messages: Messages, video: Mapping[str, Any]) -> Messages:
+    """The conversation with `video` (max_frames, fps) on every video that does not say otherwise itself."""
+    return [
+        {**m, "content": [{**video, **item} if item["type"] == "video" else item for item in m["content"]]}
+        for m in messages
+    ]
 
 
 def shuffle_videos(sample: Sample, seed: int, processor: Any) -> Messages:
@@ -149,6 +226,7 @@ def shuffle_videos(sample: Sample, seed: int, processor: Any) -> Messages:
 
     Raises ValueError for a video of fewer than 3 frames: two frames can only be kept or reversed.
     """
+    from vlm.chat import VIDEO_OPTIONS
     from vlm.prompt_media import open_video
 
     messages = []
@@ -156,7 +234,8 @@ def shuffle_videos(sample: Sample, seed: int, processor: Any) -> Messages:
         content = []
         for place, item in enumerate(message["content"]):
             if item["type"] == "video":
-                frames, timestamps = open_video(item["video"], None, processor.video)  # as the processor samples them
+                own = {key: item[key] for key in VIDEO_OPTIONS if key in item}
+                frames, timestamps = open_video(item["video"], None, processor.video, own)  # as the processor does
                 order = shuffled_order(len(frames), seed, f"{sample.id}:{place}")
                 if order is None:
                     raise ValueError(f"{item['video']}: {len(frames)} frames cannot be shuffled, 3 are needed")

@@ -8,16 +8,13 @@ finer than right or wrong.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
+from eval.backends.base import Reply
 from eval.data import Dataset, Sample
-from eval.generation import Generator, Reply
+from eval.generation import Generator
 from eval.tasks.base import Options, Row, Task
 
 logger = logging.getLogger(__name__)
@@ -37,9 +34,8 @@ class LikelihoodTask(Task):
         self.key = f"{dataset.name}-likelihood"
 
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
-        samples = self.prepare(samples)[: options.limit]
-        bar = tqdm(samples, desc=self.key, unit="q", disable=not generator.progress, mininterval=0.5)
-        return [self.weighed(sample, generator) for sample in bar]
+        samples = self.prepare(samples, options)
+        return generator.share_out(samples, lambda sample: self.weighed(sample, generator), self.key)
 
     def weighed(self, sample: Sample, generator: Generator) -> Row:
         """The row of one sample: what it scored, or why it could not be scored."""
@@ -47,13 +43,14 @@ class LikelihoodTask(Task):
         probability, reply = 0.0, Reply(error=sample.problem)
         if not sample.problem and sample.answers:
             try:
-                probability, tokens = answer_probability(generator.model, generator.processor, answered(sample))
+                probability, tokens = generator.backend.answer_probability(answered(sample))
                 reply = Reply(tokens=tokens, stopped=True)
             except Exception as error:  # whatever a user's file does to a reader must cost one sample, not the run
                 logger.debug("sample %s failed", sample.id, exc_info=True)
                 reply = Reply(error=f"{type(error).__name__}: {error}")
-        generator.spent["generate_seconds"] += time.perf_counter() - started
-        generator.spent["requests"] += 1
+        took = time.perf_counter() - started
+        generator.spent.generate_seconds += took
+        generator.spent.requests += 1
         error = reply.error or (None if sample.answers else "no gold answer in the record")
         return {
             "id": sample.id,
@@ -65,6 +62,11 @@ class LikelihoodTask(Task):
             "media": sample.media,
             "prompt": "",
             "prompt_tokens": 0,
+            "media_tokens": 0,
+            "input_hash": "",
+            "new_tokens": 0,
+            "seconds": round(took, 4),
+            "scoring": sample.scoring,
             "output": "",
             "stopped": reply.stopped,
             "answers": sample.answers,
@@ -80,22 +82,3 @@ def answered(sample: Sample) -> list[dict[str, Any]]:
     if sample.messages[-1]["role"] == "assistant":
         return sample.messages
     return [*sample.messages, {"role": "assistant", "content": [{"type": "text", "text": sample.answers[0]}]}]
-
-
-@torch.no_grad()  # not inference_mode: RADIO keeps its position tables only outside it
-def answer_probability(model: Any, processor: Any, messages: list[dict[str, Any]]) -> tuple[float, int]:
-    """(exp(-mean loss) over the tokens of the last answer, their number).
-
-    Raises ValueError when the model's loss is not a number.
-    """
-    whole = processor.encode(messages)
-    prompt = processor.encode(messages[:-1], add_generation_prompt=True)
-    labels = whole["labels"].clone()
-    labels[: len(prompt["input_ids"])] = -100  # earlier answers are part of the question
-    tokens = int((labels != -100).sum())
-    batch = processor.collate([{**whole, "labels": labels}])
-    batch = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in batch.items()}
-    loss = float(model(**batch).loss)
-    if not math.isfinite(loss) or not tokens:
-        raise ValueError(f"a loss of {loss} over {tokens} tokens of an answer")
-    return math.exp(-loss), tokens

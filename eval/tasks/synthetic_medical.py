@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eval.backends.base import Messages, Reply
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, choose_donors
 from eval.data import Sample, text_of
-from eval.generation import Generator, Messages, Reply, Request
+from eval.generation import Generator, Request
 from eval.metrics.expert_trigger import called_expert, precision_recall
 from eval.tasks.base import Options, Row, Task
 from eval.tasks.registry import register_task
@@ -29,32 +30,39 @@ class SyntheticMedical(Task):
 
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
         """Rows of the questions with the expert, with a wrong expert, and without. The first two share batches."""
-        samples = self.prepare(samples)[: options.limit]
+        samples = self.prepare(samples, options)
         rows = [self.row(sample, Reply(error=sample.problem), None, {}) for sample in samples if sample.problem]
         samples = [sample for sample in samples if not sample.problem]
         asked: list[tuple[Sample, Sample | None]] = [(sample, None) for sample in samples]
-        if options.controls:
+        controls = self.wants_controls(options)
+        if controls:
             pairs = zip(samples, choose_donors(samples, options.seed))
             asked += [(sample, donor) for sample, donor in pairs if donor is not None]
-        rows += self.converse(asked, generator, offer=True)
-        if options.controls:
-            rows += self.converse([(sample, None) for sample in samples], generator, offer=False)
+        rows += self.converse(asked, generator, options, offer=True)
+        if controls:
+            rows += self.converse([(sample, None) for sample in samples], generator, options, offer=False)
         return rows
 
-    def converse(self, asked: Sequence[tuple[Sample, Sample | None]], generator: Generator, offer: bool) -> list[Row]:
+    def converse(
+        self, asked: Sequence[tuple[Sample, Sample | None]], generator: Generator, options: Options, offer: bool
+    ) -> list[Row]:
         """One conversation per (sample, donor of the expert's file or None), all rounds batched over conversations."""
         from vlm.experts import ExpertSession
 
         control = None if offer else EXPERT_WITHHELD
-        ids: dict[int, str] = {}  # conversations keep their identity over rounds: who is who, and who failed
+        who: dict[int, tuple[str, str | None]] = {}  # conversations keep their identity over rounds
         last: dict[int, Reply] = {}
+        turn = 0
 
         def generate(conversations: list[Messages]) -> list[str]:
-            for conversation, (sample, _) in zip(conversations, asked if not ids else []):
-                ids[id(conversation)] = sample.id
-            requests = [Request(ids[id(c)], c) for c in conversations]
-            label = f"{self.key}{'' if offer else ' without expert'}, turn {1 + len(last) // max(len(asked), 1)}"
-            replies = generator.answer(requests, self.max_new_tokens, label)
+            nonlocal turn
+            turn += 1
+            for conversation, (sample, donor) in zip(conversations, asked if turn == 1 else []):
+                who[id(conversation)] = sample.id, EXPERT_WRONG if donor else control
+            names = [who[id(c)] for c in conversations]
+            requests = [Request(n, c, self.request_key(n, of, turn)) for (n, of), c in zip(names, conversations)]
+            label = f"{self.key}{'' if offer else ' without expert'}, turn {turn}"
+            replies = generator.answer(requests, self.decoding(options), label)
             last.update({id(c): reply for c, reply in zip(conversations, replies)})
             return [reply.text for reply in replies]
 

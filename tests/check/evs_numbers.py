@@ -149,8 +149,10 @@ def timing(out: Path) -> list[Number]:
 
 def accuracy(model: Path, data: Path, rate: float, out: Path) -> dict:
     """Figures of the videos of one data set, asked of a copy of the checkpoint that prunes by `rate`."""
-    from eval.evaluate import evaluate, job_for_data
-    from eval.run import load
+    from eval.backends.radio import RadioBackend
+    from eval.evaluate import evaluate
+from eval.jobs import job_for_data
+    from eval.backends.opening import load
     from eval.tasks.base import Options
 
     copy = out / "checkpoint"
@@ -162,7 +164,7 @@ def accuracy(model: Path, data: Path, rate: float, out: Path) -> dict:
         (copy / name).write_text(json.dumps(values))
     opened, processor = load(str(copy), "cpu", "auto", trust_remote_code=False)
     assert processor.video["pruning_rate"] == opened.config.video["pruning_rate"] == rate
-    tasks = evaluate(opened, processor, [job_for_data(data)], Options(1, not rate, None), progress=False)["tasks"]
+    tasks = evaluate(RadioBackend(opened, processor), [job_for_data(data)], Options(1, not rate, None), progress=False)["tasks"]
     shutil.rmtree(copy)
     (figures,) = tasks.values()
     assert figures["failed"] == 0, figures

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from eval.backends.radio import RadioBackend
 from eval.data import read_dataset
-from eval.evaluate import evaluate, job_for_likelihood
+from eval.evaluate import evaluate
+from eval.jobs import job_for_likelihood
 from eval.tasks.base import Options
-from eval.tasks.likelihood import answer_probability, answered
+from eval.tasks.likelihood import answered
 from tests.helpers.data_folders import record, write_image, write_records
 from tests.helpers.stage_runs import small_vlm
 
@@ -37,7 +39,7 @@ def test_the_probability_is_that_of_the_last_answers_tokens(parts, tmp_path):
     turns = first["messages"] + second["messages"]
     write_records(tmp_path / "data", [{"id": "x", "messages": turns}])
     messages = read_dataset(tmp_path / "data").samples[0].messages
-    probability, tokens = answer_probability(*parts, messages)
+    probability, tokens = RadioBackend(*parts).answer_probability(messages)
     assert probability == pytest.approx(torch.tensor(by_hand(*parts, messages)).exp().item(), rel=1e-4)
     assert 0 < probability < 1 and tokens >= len("the second")  # a byte a token, and the end of the turn
 
@@ -49,7 +51,7 @@ def test_records_of_questions_and_broken_ones(parts, tmp_path):
         record("good"),
     ]
     write_records(tmp_path / "text", rows)
-    results = evaluate(*parts, [job_for_likelihood(tmp_path / "text")], Options(), progress=False)
+    results = evaluate(RadioBackend(*parts), [job_for_likelihood(tmp_path / "text")], Options(), progress=False)
     figures = results["tasks"]["text-likelihood"]
     assert (figures["n"], figures["failed"]) == (3, 1)
     scores = {row["id"]: row["score"] for row in results["samples"]}

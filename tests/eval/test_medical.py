@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from eval.evaluate import evaluate, job_for_data
+from eval.backends.radio import RadioBackend
+from eval.evaluate import evaluate
+from eval.jobs import job_for_data
 from eval.tasks.base import Options
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
 from training.data.synthetic.medical import write
@@ -37,7 +39,8 @@ def scripted(picture, text):
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("medical")
     write(folder, "test", 1, 48)
-    return evaluate(FakeModel(scripted), BlindProcessor(), [job_for_data(folder)], Options(seed=1), progress=False)
+    backend = RadioBackend(FakeModel(scripted), BlindProcessor())
+    return evaluate(backend, [job_for_data(folder)], Options(seed=1), progress=False)
 
 
 def test_figures(results):

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from encoders.presets import VISION_PRESETS
+from eval.backends.base import Decoding
+from eval.backends.radio import RadioBackend
+from eval.backends.stopping import stop_token_ids
 from eval.controls import shuffled_order
 from eval.data import read_dataset
-from eval.generation import Generator, Request, stop_token_ids
+from eval.generation import Generator, Request
 from eval.run import main
 from eval.tasks.base import shuffle_videos
 from llm.presets import LLM_PRESETS
@@ -56,7 +59,7 @@ def test_batch_equals_single(built, data):
     ]
     answers = {}
     for batch_size, order in ((1, 1), (5, 1), (64, -1)):
-        replies = Generator(*built, batch_size, progress=False).answer(requests[::order], 6)
+        replies = Generator(RadioBackend(*built), batch_size, progress=False).answer(requests[::order], Decoding(6))
         assert not [reply.error for reply in replies if reply.error]
         answers[batch_size] = [reply.text for reply in replies][::order]
     assert answers[1] == answers[5] == answers[64]

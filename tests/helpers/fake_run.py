@@ -9,7 +9,9 @@ import random
 import re
 from pathlib import Path
 
-from eval.evaluate import evaluate, job_for_data
+from eval.backends.radio import RadioBackend
+from eval.evaluate import evaluate
+from eval.jobs import job_for_data
 from eval.results import write_json
 from eval.tasks.base import Options
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
@@ -68,7 +70,7 @@ def write_run(folder: Path, n: int = 24, stages: dict = STAGES) -> Path:
         for name, tasks in {"documents": ["documents"], "videos-medical": ["videos", "medical"]}.items():
             jobs = [job_for_data(folder / "data" / f"{task}-test") for task in tasks]
             results = evaluate(
-                FakeModel(oracle(answers, skill, stage)), OracleProcessor(), jobs, Options(seed=1),
+                RadioBackend(FakeModel(oracle(answers, skill, stage)), OracleProcessor()), jobs, Options(seed=1),
                 model_name=str(folder / stage), command=["eval/run.py"], progress=False,
             )  # fmt: skip
             write_json(results, folder / "eval" / f"{stage}-{name}.json")

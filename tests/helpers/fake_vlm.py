@@ -65,8 +65,11 @@ class FakeModel(torch.nn.Module):
     def device(self):
         return self.layer.weight.device
 
-    def generate(self, input_ids, attention_mask, max_new_tokens, do_sample, num_beams, eos_token_id, pad_token_id):
-        assert not do_sample and num_beams == 1
+    def generate(
+        self, input_ids, attention_mask, max_new_tokens, do_sample, num_beams, eos_token_id, pad_token_id,
+        stopping_criteria,
+    ):  # fmt: skip
+        assert not do_sample and num_beams == 1 and stopping_criteria
         self.batches.append(attention_mask.sum(-1).tolist())
         answers = []
         for row in input_ids.tolist():

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, RadioConfig, RadioModel
 
 from encoders import RadioEncoder, RadioVisionModel
 from encoders.presets import VISION_PRESETS
-from eval.run import load as eval_load
+from eval.backends.opening import load as eval_load
 from llm.presets import LLM_PRESETS
 from llm.tiny_tokenizer import CHAT_TOKENS, build_byte_tokenizer, byte_alphabet
 from tests.helpers.model_inputs import text_config, tiny_config

@@ -137,7 +137,7 @@ def test_chat_and_inspect_open_the_adapter_itself(folder, capsys):
 
 
 def test_evaluation_opens_the_adapter_itself(folder):
-    from eval.run import load
+    from eval.backends.opening import load
 
     model, processor = load(str(folder / "adapter"), "cpu", "auto", trust_remote_code=False)
     assert any(True for _ in lora_pairs(model)) and processor.tokenizer is not None

@@ -1,0 +1,35 @@
+"""From an answer to its scores: the same few lines for a fresh answer and for one out of a results file.
+
+What a metric needs to know beside answer and references (the options of a multiple-choice question, the format of an
+answer) is in the row's `scoring`; each metric takes of it what its signature names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from eval.metrics import get_metric
+
+END_OF_THINKING = "</think>"
+
+
+def final_answer(output: str) -> str:
+    """What follows the model's thinking; all of it where there is none. An unfinished thought is no answer."""
+    if END_OF_THINKING in output:
+        return output.rsplit(END_OF_THINKING, 1)[1].strip()
+    return "" if output.lstrip().startswith("<think>") else output
+
+
+def score(metric: str, output: str, answers: Sequence[str], scoring: Mapping[str, Any]) -> float:
+    """The score of one answer under `metric`. Raises UnknownNameError."""
+    options = {name: value for name, value in scoring.items() if name in _keywords(metric)}
+    return get_metric(metric)(final_answer(output), answers, **options)
+
+
+@cache
+def _keywords(metric: str) -> frozenset[str]:
+    parameters = list(inspect.signature(get_metric(metric)).parameters.values())[2:]
+    return frozenset(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)
