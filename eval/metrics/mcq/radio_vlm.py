@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 from eval.metrics.mcq.registry import register_extractor
 
-_OPEN = r"[\s*_(\[{\"'`$]*"  # brackets, quotes, bold: what may stand before a letter
-_CLOSE = r"[*_)\]}\"'`$]*"
-_ANNOUNCED = r"\b(?:answer|option|choice)[\s*_]*(?:is\b|would\s+be\b|[:=])[\s*_:]*(?:(?:option|choice)\b)?"
+# Brackets, quotes, bold: what may stand around a letter. Possessive, so that a response of 10,000 stars costs nothing.
+_OPEN = r"[\s*_(\[{\"'`$]*+"
+_CLOSE = r"[*_)\]}\"'`$]*+"
+_END = r"(?!'?\w)"  # no longer word: neither "Bus" nor "B's"
+_ANNOUNCED = r"\b(?:answer|option|choice)[\s*_]*+(?:is\b|would\s+be\b|[:=])[\s*_:]*+(?:(?:option|choice)\b)?"
 _TAGGED = r"<answer>|\\boxed\{(?:\\text\{)?"
 _PRAISE = r"\s*(?:is|seems|looks)\s+(?:the\s+)?(?:correct|right|best)\b"
 # Behind a leading letter these make it a topic ("A is wrong") or one of several ("A or B"), not the answer.
@@ -27,7 +29,7 @@ def _pattern(letters: Sequence[str]) -> str:
 
 
 def _word(letter: str) -> str:
-    return rf"(?<![\w']){re.escape(letter)}(?![\w'])"
+    return rf"(?<![\w']){re.escape(letter)}{_END}"
 
 
 def _canonical(found: str, letters: Sequence[str]) -> str:
@@ -35,17 +37,29 @@ def _canonical(found: str, letters: Sequence[str]) -> str:
     return found if found in letters else next(letter for letter in letters if letter.lower() == found.lower())
 
 
-def _announced(response: str, letters: Sequence[str]) -> str:
+def _words(text: str) -> str:
+    """Lower-case words with single blanks; punctuation at their edges gone, so that "a truck." contains "a truck"."""
+    return " ".join(word.strip(".,;:!?\"'`()[]{}*_") for word in text.casefold().split())
+
+
+def _announced(response: str, letters: Sequence[str], options: Sequence[str]) -> str:
     """The last letter that is called the answer.
 
-    A small letter counts only where a sentence ends, because "the answer is a bus" names no option; "B or C" is none.
+    A small letter counts only where a sentence ends, because "the answer is a bus" names no option; "B or C" is none;
+    "the answer is A bus" names an option by its text, if that is one.
     """
     letter = _pattern(letters)
-    several = rf"{_CLOSE}\s*(?:,|/|&|\bor\b|\band\b)\s*{_OPEN}{letter}(?![\w'])"
+    several = rf"{_CLOSE}\s*(?:,|/|&|\bor\b|\band\b)\s*{_OPEN}{letter}{_END}"
+    ends = re.compile(rf"\s*(?:$|\n|<|{_CLOSE}[.,;:!?]|[*_)\]}}\"'`]+)")
+    texts = [f"{_words(option)} " for option in options]
+    reach = 2 * max(map(len, texts), default=0)  # enough for the longest text and some extra blanks
     found = ""
-    for match in re.finditer(rf"(?:(?i:{_ANNOUNCED})|(?i:{_TAGGED})){_OPEN}{letter}(?![\w'])(?!{several})", response):
-        rest = response[match.end() :]
-        if match[1] in letters or re.match(rf"\s*(?:$|\n|<|{_CLOSE}[.,;:!?]|[*_)\]}}\"'`]+)", rest):
+    for match in re.finditer(rf"(?:(?i:{_ANNOUNCED})|(?i:{_TAGGED})){_OPEN}{letter}{_END}(?!{several})", response):
+        here = f"{_words(response[match.start(1) : match.start(1) + reach])} "
+        goes_on = response[match.end() : match.end() + 1].isspace()
+        if goes_on and any(here.startswith(text) for text in texts if " " in text.strip()):
+            continue
+        if match[1] in letters or ends.match(response, match.end()):
             found = _canonical(match[1], letters)
     return found
 
@@ -56,7 +70,7 @@ def _leading(response: str, letters: Sequence[str]) -> str:
     A bare blank is enough for a capital that is no English word ("B because ..."), unless another letter follows.
     """
     letter = _pattern(letters)
-    match = re.match(rf"{_OPEN}(?i:(?:option|choice|answer)\s+)?{_OPEN}{letter}(?![\w'])({_CLOSE})", response)
+    match = re.match(rf"{_OPEN}(?i:(?:option|choice|answer)\s+)?{_OPEN}{letter}{_END}({_CLOSE})", response)
     if not match:
         return ""
     rest = response[match.end() :]
@@ -68,11 +82,6 @@ def _leading(response: str, letters: Sequence[str]) -> str:
         return _canonical(match[1], letters)
     others = [letter for letter in letters if letter != match[1] and re.search(_word(letter), response)]
     return match[1] if match[1] in letters and match[1] not in ("A", "I") and not others else ""
-
-
-def _words(text: str) -> str:
-    """Lower-case words with single blanks; punctuation at their edges gone, so that "a truck." contains "a truck"."""
-    return " ".join(word.strip(".,;:!?\"'`()[]{}*_") for word in text.casefold().split())
 
 
 def _by_text(response: str, letters: Sequence[str], options: Sequence[str]) -> str:
@@ -96,7 +105,7 @@ def radio_vlm(response: str, letters: Sequence[str], options: Sequence[str]) -> 
     if not letters:
         return ""
     response = response.strip()
-    alone = re.fullmatch(rf"{_OPEN}{_pattern(letters)}{_CLOSE}[\s.,;:!?]*{_CLOSE}\s*", response)
+    alone = re.fullmatch(rf"{_OPEN}{_pattern(letters)}{_CLOSE}[\s.,;:!?]*+{_CLOSE}\s*", response)
     if alone:
         return _canonical(alone[1], letters)
-    return _announced(response, letters) or _leading(response, letters) or _by_text(response, letters, options)
+    return _announced(response, letters, options) or _leading(response, letters) or _by_text(response, letters, options)

@@ -1,6 +1,7 @@
 """Option letters: parity of every public rule, the cases where they disagree, and what our own rule promises."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,11 @@ def test_public_rules_disagree(response, letters):
         ("The correct answer is **B**. Here's why: A is wrong.", "B"),
         ("<answer>B</answer>", "B"),
         ("so \\boxed{\\text{C}}", "C"),
+        ("Answer: 'C'", "C"),
+        ("Answer: B's is the biggest", ""),
+        ("The answer is A because it is red", "A"),
+        ("The answer is A blue truck", "B"),
+        ("The answer is A. blue truck", "A"),
         ("A) is tempting, but the correct choice would be (c)", "C"),
         # a leading letter
         ("D. A book", "D"),
@@ -100,6 +106,14 @@ def test_public_rules_disagree(response, letters):
 def test_our_rule(response, letter):
     assert extract(response, OPTIONS) == letter
     assert extraction_failed(response, OPTIONS) == (letter == "")
+
+
+@pytest.mark.parametrize("filler", ["*", " ", "(", ")", "answer: ", "answer is A. ", "answer is a ", "A, ", "\n", "A."])
+def test_endless_responses_cost_little(filler):
+    for response in (filler * 5000, f"A{filler * 5000}x", f"answer:{filler * 5000}x"):
+        started = time.perf_counter()
+        extract(response, OPTIONS)
+        assert time.perf_counter() - started < 5
 
 
 def test_option_texts():
