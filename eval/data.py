@@ -71,6 +71,11 @@ class Sample:
         return str(self.meta.get("kind", "all"))
 
     @property
+    def kinds(self) -> list[str]:
+        """All sub-scores it counts in: `meta.kinds` (a question about a table and a chart), or else its one kind."""
+        return [str(kind) for kind in self.meta.get("kinds") or [self.kind]]
+
+    @property
     def group(self) -> str:
         """What questions about the same image or video share: `meta.group`, or else the media themselves."""
         return str(self.meta.get("group") or "|".join(self.media) or self.id)

@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.results import write_json
+    from eval.submissions import write_submissions
     from eval.table import render_figures
 
     try:
@@ -113,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         write_json(results, args.out)
         shutil.rmtree(partial_folder(args.out), ignore_errors=True)
         sys.stdout.write(render_figures(results["tasks"]) + f"\n\nresults  {args.out}\n")
+        for path in write_submissions(jobs, results, args.out):
+            sys.stdout.write(f"submission  {path}\n")
     return int(any(f["n"] and f["failed"] == f.get("questions", f["n"]) for f in results["tasks"].values()))
 
 

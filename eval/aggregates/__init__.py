@@ -14,6 +14,7 @@ from eval.aggregates.label_f1 import InvalidRate, LabelF1
 from eval.aggregates.macro_mean import MacroMean
 from eval.aggregates.mean import Mean
 from eval.aggregates.trigger_rates import ArgumentAccuracy, FalseTriggerRate, TriggerPrecision, TriggerRecall
+from eval.aggregates.unreadable_rate import UnreadableRate
 from eval.registry import discover
 
 discover(__name__, __path__)
@@ -31,6 +32,7 @@ __all__ = [
     "Mean",
     "TriggerPrecision",
     "TriggerRecall",
+    "UnreadableRate",
     "aggregates",
     "get_aggregate",
     "register_aggregate",

@@ -158,6 +158,7 @@ class Task:
             "error": error,
             **note,
         }
+        row |= {"kinds": sample.kinds} if sample.kinds != [sample.kind] else {}
         return {**row, "unscored": unscored} if unscored else row
 
     def aggregates(self) -> dict[str, Aggregate]:
@@ -182,8 +183,8 @@ class Task:
             if estimate.low is not None
         }
         figures["kinds"] = {
-            kind: self.kind_figures([row for row in rows if row["kind"] == kind])
-            for kind in sorted({row["kind"] for row in rows})
+            kind: self.kind_figures([row for row in rows if kind in kinds_of(row)])
+            for kind in sorted({kind for row in rows for kind in kinds_of(row)})
         }
         figures["controls"] = self.control_figures(rows)
         return figures
@@ -207,6 +208,11 @@ class Task:
             for control in self.controls
             if any(row["control"] == control for row in done)
         }
+
+
+def kinds_of(row: Row) -> list[str]:
+    """The sub-scores a row counts in, mostly one."""
+    return row.get("kinds") or [row["kind"]]
 
 
 def _rounded(value: float | None) -> float | None:

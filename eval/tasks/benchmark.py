@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from eval.data import Dataset, Sample
 from eval.media_store import MediaStore
 from eval.sources import DataPlaces, Source
-from eval.tasks.base import Task
+from eval.tasks.base import Row, Task
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,23 @@ class Benchmark(Task):
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
             reason = f"missing column {error}" if isinstance(error, KeyError) else str(error)
             logger.debug("%s row %d: %s", cls.name, number, reason)
-            return [Sample(f"{cls.name}-{number}", cls.name, [], problem=reason)]
+            return [Sample(f"{cls.name}-{number}", cls.name, [], cls._kinds_if_known(row), problem=reason)]
+
+    @classmethod
+    def _kinds_if_known(cls, row: dict[str, Any]) -> dict[str, Any]:
+        """Kinds of a row that cannot be used: its failure counts in the sub-scores it belongs to."""
+        try:
+            return about_kinds(cls.kinds(row))
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
+            return {}
+
+    @classmethod
+    def kinds(cls, row: dict[str, Any]) -> Sequence[str]:
+        """The sub-scores that the questions of a row count in; the first is its `kind`. Empty: there are none.
+
+        Tasks whose kind is not in the row (or which ask several questions a row) give it to `sample` instead.
+        """
+        return ()
 
     @classmethod
     def samples(cls, row: dict[str, Any], number: int, store: MediaStore, places: DataPlaces) -> Iterable[Sample]:
@@ -83,6 +99,7 @@ class Benchmark(Task):
         answers: Sequence[Any],
         *,
         kind: str = "all",
+        kinds: Sequence[str] = (),
         group: str | None = None,
         unscored: str | None = None,
         scoring: dict[str, Any] | None = None,
@@ -92,16 +109,22 @@ class Benchmark(Task):
 
         Args:
             content: the items of the turn in order; strings are text.
-            kind: the sub-score it counts in. group: what questions about the same image or video share.
+            kind: the sub-score it counts in. kinds: instead, several of them, the first being the `kind`.
+            group: what questions about the same image or video share.
             unscored: why it cannot be scored, if it cannot.
             scoring: keyword arguments of the metrics, e.g. `options`.
             meta: anything else worth keeping.
         """
         items = [{"type": "text", "text": item} if isinstance(item, str) else item for item in content]
         about = {"answers": [str(answer) for answer in answers], "kind": kind, "scoring": scoring or {}, **meta}
+        about |= about_kinds(kinds)
         about |= {"group": group} if group else {}
         about |= {"unscored": unscored} if unscored else {}
         return Sample(str(sample_id), cls.name, [{"role": "user", "content": items}], about)
+
+    def submission(self, rows: Sequence[Row]) -> tuple[str, str] | None:
+        """(file name, content) of what the benchmark's server takes, from the task's rows; None: nothing to send."""
+        return None
 
     @classmethod
     def about(cls) -> dict[str, Any]:
@@ -114,6 +137,19 @@ class Benchmark(Task):
             "revision": cls.source.revision,
             "prompt": cls.prompt,
         }
+
+
+def about_kinds(kinds: Sequence[str]) -> dict[str, Any]:
+    """`kinds` as a sample's meta holds them."""
+    return {"kind": kinds[0], "kinds": list(kinds)} if kinds else {}
+
+
+def pictures_group(*paths: str) -> str | None:
+    """Names the pictures of a question by their content, for benchmarks that give them no id; None without any.
+
+    Files of the media store are named by their hash, so equal pictures share a group on every machine.
+    """
+    return "+".join(Path(path).stem[:16] for path in paths) or None
 
 
 def image(path: str) -> dict[str, Any]:
