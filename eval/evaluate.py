@@ -50,9 +50,10 @@ def evaluate(
     ranks = ranks or Ranks()
     about_model = backend.describe()
     jobs = with_unique_keys(jobs)
+    header = run_header(model_name, about_model, jobs, options)
     journal = None
     if out is not None:
-        journal = Journal(out, run_header(model_name, about_model, jobs, options), resume, ranks.rank)
+        journal = Journal(out, header, resume, ranks.rank)
         if ranks.rank == 0:
             journal.start()
         ranks.wait()
@@ -63,7 +64,7 @@ def evaluate(
     samples: list[dict[str, Any]] = []
     runs: dict[str, Any] = {}
     for job in jobs:
-        started, before = time.perf_counter(), generator.clock()
+        started, before = time.perf_counter(), generator.total()
         rows = job.task.run(job.dataset.samples, generator, options)
         figures[job.task.key] = job.task.figures(rows)
         samples += rows
@@ -71,7 +72,7 @@ def evaluate(
             **job.task.describe(options),
             "data": describe_dataset(job.dataset, asked=figures[job.task.key]["n"]),
             "seconds": round(time.perf_counter() - started, 2),
-            **generator.spent.since(before),
+            **generator.total().since(before),
         }
         if ranks.rank == 0:
             _report_failures(job.task.key, rows)
@@ -83,6 +84,7 @@ def evaluate(
     return {
         "format": FORMAT,
         "model": model_name,
+        "run": header,
         "provenance": {**about, "blind": options.blind, "model": about_model, "tasks": runs},
         "tasks": figures,
         "samples": samples,
@@ -106,12 +108,13 @@ def run_header(model_name: str, about_model: dict[str, Any], jobs: Sequence[Job]
     """What must be equal for an answer of one run to be an answer of another."""
     return {
         "model": model_name,
-        "fingerprint_of_the_model": about_model.get("fingerprint"),
+        "fingerprint": about_model.get("fingerprint"),
         "dtype": about_model.get("dtype"),
         "chat_template": about_model.get("chat_template"),
         "geometry": about_model.get("geometry"),
         "video": about_model.get("video"),
         "seed": options.seed,
+        "limit": options.limit,
         "blind": options.blind,
         "tasks": {job.task.key: {"data": job.dataset.digest, **job.task.describe(options)} for job in jobs},
     }

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -203,9 +202,9 @@ class Generator:
         shown = {"prompt": self.backend.rendered(one.encoded), "input_hash": one.input_hash} if one else {}
         return Reply(**shown, error=f"{type(error).__name__}: {error}")
 
-    def clock(self) -> Clock:
-        """A copy of what was spent so far."""
-        return copy(self.spent)
+    def total(self) -> Clock:
+        """What all processes have spent so far."""
+        return Clock.total(self.ranks.of_all(self.spent))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

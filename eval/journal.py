@@ -1,7 +1,8 @@
 """Replies as they come, one JSON line each, so that a killed evaluation goes on without asking anything twice.
 
 Beside `results.json` there is a folder `results.json.partial` while a run is under way: `header.json` says which run it
-is, `rankN.jsonl` holds the replies of one process. Failed samples are not in it: a resumed run tries them again.
+is, `rankN.jsonl` holds the replies of one process. Failed samples are not in it: a resumed run tries them again, also
+one that is resumed from a finished results file, after an endpoint was away for an hour, say.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from typing import Any, TextIO
 from eval.backends.base import Reply
 
 logger = logging.getLogger(__name__)
+_SHARED = ("prompt", "prompt_tokens", "media_tokens", "stopped", "seconds", "input_hash")  # of a row and a Reply
 
 
 class ResumeError(ValueError):
     """What lies beside the results file belongs to another run; the message names the difference."""
+
+
+def reply_key(task: str, control: str | None, turn: int, sample_id: str) -> str:
+    """Names one question of a run."""
+    return f"{task}/{control or ''}/{turn}/{sample_id}"
 
 
 def partial_folder(out: str | Path) -> Path:
@@ -29,17 +36,21 @@ def partial_folder(out: str | Path) -> Path:
 
 
 class Journal:
-    """Remembers replies by key. Use as a context manager; `finish` removes the folder once the results are written."""
+    """Remembers replies by key."""
 
     def __init__(self, out: str | Path, header: dict[str, Any], resume: bool = False, rank: int = 0) -> None:
-        """Raises ResumeError where `resume` finds a journal with another header."""
+        """Raises ResumeError where `resume` finds replies of another run, ValueError where `out` is something else."""
         self.folder = partial_folder(out)
         self.known: dict[str, Reply] = {}
-        self._rank = rank
+        self._rank, self._header = rank, header
         if resume and (self.folder / "header.json").is_file():
-            self._check(header, out)
+            before = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
+            check_same_run(before, header, self.folder)
             self.known = read_replies(self.folder)
-        self._header = header
+        elif resume and Path(out).is_file():
+            results = read_results(out)
+            check_same_run(results["run"], header, out)
+            self.known = replies_of(results)
         self._file: TextIO | None = None
 
     def start(self) -> None:
@@ -57,10 +68,6 @@ class Journal:
         aside = self.folder.with_name(f"{self.folder.name}-{datetime.now():%Y%m%d-%H%M%S}")
         self.folder.rename(aside)
         logger.warning("an unfinished run lay there; its answers are now in %s (--resume would have gone on)", aside)
-
-    def _check(self, header: dict[str, Any], out: str | Path) -> None:
-        before = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
-        check_same_run(before, header, self.folder, out)
 
     def get(self, key: str) -> Reply | None:
         return self.known.get(key)
@@ -83,10 +90,10 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def finish(self) -> None:
-        """Removes the folder: its replies are in the results file now."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def remove_journal(out: str | Path) -> None:
+    """Its replies are in the results file now."""
+    shutil.rmtree(partial_folder(out), ignore_errors=True)
 
 
 def read_replies(folder: Path) -> dict[str, Reply]:
@@ -96,16 +103,40 @@ def read_replies(folder: Path) -> dict[str, Reply]:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-                found[row.pop("key")] = Reply(**row)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except ValueError:
                 continue
+            key = row.pop("key")
+            found[key] = Reply(**row)
     return found
 
 
-def check_same_run(before: dict[str, Any], now: dict[str, Any], where: str | Path, out: str | Path) -> None:
-    """Raises ResumeError naming the first thing in which two headers differ."""
+def read_results(path: str | Path) -> dict[str, Any]:
+    """A finished results file. Raises ValueError for any other file."""
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(results["samples"], list) and isinstance(results["run"], dict):
+            return results
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is not a results file that can be gone on with: choose another --out")
+
+
+def replies_of(results: dict[str, Any]) -> dict[str, Reply]:
+    """What was answered without failure. Conversations in several turns run again: only their last reply is kept."""
+    return {
+        reply_key(row["task"], row["control"], 1, row["id"]): Reply(
+            text=row["output"], tokens=row["new_tokens"], **{name: row[name] for name in _SHARED}
+        )
+        for row in results["samples"]
+        if not row["error"] and "turns" not in row
+    }  # fmt: skip
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], where: str | Path) -> None:
+    """Raises ResumeError naming the first thing in which two headers differ. A model may have moved elsewhere."""
+    same_weights = now.get("fingerprint") is not None and now["fingerprint"] == before.get("fingerprint")
     for name in dict.fromkeys([*now, *before]):
-        if before.get(name) != now.get(name):
+        if before.get(name) != now.get(name) and not (name == "model" and same_weights):
             raise ResumeError(
                 f"{where} is of another run: its {name.replace('_', ' ')} is {_short(before.get(name))}, "
                 f"now it is {_short(now.get(name))}. Choose another --out, or leave --resume away to start anew"

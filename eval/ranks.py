@@ -27,6 +27,10 @@ class Ranks:
         """The parts of all processes, put back in order: the inverse of `share`."""
         return items
 
+    def of_all(self, item: T) -> list[T]:
+        """What each process holds, by rank."""
+        return [item]
+
     def wait(self) -> None:
         """Until all processes are here."""
 
@@ -34,29 +38,38 @@ class Ranks:
 class AccelerateRanks(Ranks):
     """One process of several, joined through accelerate."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: bool) -> None:
         from accelerate import PartialState
 
         # A process whose questions were short waits for the slowest: longer than the ten minutes of the default.
-        self._state = PartialState(timeout=timedelta(hours=24))
+        self._state = PartialState(cpu=cpu, timeout=timedelta(hours=24))
         self.rank, self.size, self.device = self._state.process_index, self._state.num_processes, self._state.device
 
     def gather(self, items: list[T]) -> list[T]:
-        from accelerate.utils import gather_object
-
-        parts = gather_object([items])
+        parts = self.of_all(items)
         longest = max(map(len, parts))
         return [part[place] for place in range(longest) for part in parts if place < len(part)]
+
+    def of_all(self, item: T) -> list[T]:
+        from accelerate.utils import gather_object
+
+        return gather_object([item])
 
     def wait(self) -> None:
         self._state.wait_for_everyone()
 
 
-def join_ranks(world_size: int) -> Ranks:
-    """The processes of this launch. Raises ValueError when there are several and accelerate is missing."""
+def join_ranks(world_size: int, cpu: bool = False) -> Ranks:
+    """The processes of this launch, on their CPUs or each on a GPU of its own.
+
+    Raises ValueError when there are several and accelerate is missing or does not join them.
+    """
     if world_size == 1:
         return Ranks()
     try:
-        return AccelerateRanks()
+        ranks = AccelerateRanks(cpu)
     except ImportError as error:
         raise ValueError("several processes need accelerate: pip install accelerate") from error
+    if ranks.size != world_size:
+        raise ValueError(f"{world_size} processes were started, but accelerate joined {ranks.size}")
+    return ranks

@@ -7,10 +7,8 @@ without its evidence, writes one JSON and prints a table.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -80,9 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for a request that cannot be met, or 1 if every sample of a task failed."""
     args = parser().parse_args(argv)
 
+    import torch
+
     from eval.backends import open_backend
     from eval.evaluate import evaluate
-    from eval.journal import partial_folder
+    from eval.journal import remove_journal
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.results import write_json
@@ -92,11 +92,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.metric:
             get_metric(args.metric)
-        ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")))
+        cpu = args.device == "cpu" or not torch.cuda.is_available()
+        ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")), cpu)
         options = options_of(args)
         jobs = jobs_of(args)
-        if args.resume:
-            check_finished(args.out, args.model)
         backend = open_backend(
             args.model, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
@@ -112,8 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if ranks.rank == 0:
         write_json(results, args.out)
-        shutil.rmtree(partial_folder(args.out), ignore_errors=True)
-        sys.stdout.write(render_figures(results["tasks"]) + f"\n\nresults  {args.out}\n")
+        remove_journal(args.out)
+        sys.stdout.write(render_figures(results) + f"\n\nresults  {args.out}\n")
         for path in write_submissions(jobs, results, args.out):
             sys.stdout.write(f"submission  {path}\n")
     return int(any(f["n"] and f["failed"] == f.get("questions", f["n"]) for f in results["tasks"].values()))
@@ -147,21 +146,6 @@ def jobs_of(args: argparse.Namespace) -> list:
     if not jobs:
         raise ValueError("nothing to do: name --tasks, --data or --likelihood")
     return jobs
-
-
-def check_finished(out: Path, model: str) -> None:
-    """Before --resume writes to `out`: a finished results file of another model must not be overwritten.
-
-    Raises ResumeError naming both models.
-    """
-    from eval.journal import check_same_run
-
-    if out.is_file():
-        try:
-            before = json.loads(out.read_text(encoding="utf-8")).get("model")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{out} is no results file: choose another --out") from error
-        check_same_run({"model": before}, {"model": model}, out, out)
 
 
 def _names(text: str) -> list[str]:

@@ -6,6 +6,7 @@ and remembers for all of them. Its answers must depend on the prompt alone, not 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,12 @@ class Clock:
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
     generate_seconds: float = 0.0  # prefill included
+
+    @classmethod
+    def total(cls, clocks: Iterable[Clock]) -> Clock:
+        """The sum over processes: seconds are those of every process added up."""
+        columns = [vars(clock) for clock in clocks]
+        return cls(**{name: sum(column[name] for column in columns) for name in columns[0]})
 
     def since(self, before: Clock) -> dict[str, float]:
         """What was added after `before` was copied."""

@@ -18,7 +18,8 @@ from eval.bootstrap import interval
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED, choose_donors, exchange_media, shuffled_order
 from eval.data import Dataset, Sample, media_items, single_questions, without_media
 from eval.generation import Generator, Request
-from eval.scoring import score
+from eval.journal import reply_key
+from eval.scoring import scores_of
 
 Row = dict[str, Any]
 
@@ -56,6 +57,8 @@ class Task:
     video: Mapping[str, Any] = {}  # max_frames, fps; empty: as the processor says
     controls: tuple[str, ...] = ()
     controls_by_default = True
+    figures_by_kind: tuple[str, ...] = ()
+    """Figures shown for every kind, headline first; empty: the headline alone."""
 
     def __init__(self, dataset: Dataset | None = None) -> None:
         """Most tasks know their figures beforehand; those made for any data look at `dataset`."""
@@ -109,7 +112,7 @@ class Task:
 
     def request_key(self, sample_id: str, control: str | None, turn: int = 1) -> str:
         """Names one question of a run for the journal, from which a killed run is resumed."""
-        return f"{self.key}/{control or ''}/{turn}/{sample_id}"
+        return reply_key(self.key, control, turn, sample_id)
 
     def under_control(self, control: str, samples: list[Sample], generator: Generator, seed: int) -> list[Ask]:
         """The questions to which `control` can be applied, put under it."""
@@ -128,13 +131,19 @@ class Task:
             ]
         raise ValueError(f"{type(self).__name__} does not know the control {control!r}")
 
+    def metrics_for(self, sample: Sample) -> Sequence[str]:
+        """Those of `metrics` that can judge this sample, its own headline score first.
+
+        A row's other scores are None, which no mean counts: so a figure is over closed questions alone, say. A sample
+        of which too little is known must get all of them, so that it counts as wrong wherever it may belong.
+        """
+        return self.metrics
+
     def row(self, sample: Sample, reply: Reply, control: str | None, note: dict[str, Any]) -> Row:
         """One scored answer. What failed scores zero under every metric; a missing gold answer is a failure too."""
         unscored = sample.unscored
         error = reply.error or (None if sample.answers or unscored else "no gold answer in the record")
-        scores: dict[str, float | None] = dict.fromkeys(self.metrics, 0.0 if error else None)
-        if not error and not unscored:
-            scores = {name: score(name, reply.text, sample.answers, sample.scoring) for name in self.metrics}
+        scores = scores_of(self.metrics, reply.text, sample.answers, sample.scoring, error, unscored)
         row = {
             "id": sample.id,
             "task": self.key,
@@ -153,7 +162,7 @@ class Task:
             "seconds": reply.seconds,
             "answers": sample.answers,
             "scoring": sample.scoring,
-            "score": scores[self.metrics[0]],
+            "score": scores[metrics[0]],
             "scores": scores,
             "error": error,
             **note,
@@ -168,6 +177,10 @@ class Task:
     @property
     def headline(self) -> str:
         return next(iter(self.aggregates()))
+
+    def counted(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that the headline figure is about; all of them unless a task says otherwise."""
+        return list(rows)
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The task's entry in the stage table: headline and further metrics, n, kinds, controls, failures."""
@@ -194,7 +207,9 @@ class Task:
 
     def kind_figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         asked = [row for row in rows if row["control"] is None]
-        return {self.headline: self.headline_of(asked), **self.control_figures(rows), "n": len(asked)}
+        aggregates = self.aggregates()
+        shown = {name: _rounded(aggregates[name].value(asked)) for name in self.figures_by_kind or (self.headline,)}
+        return {**shown, **self.control_figures(rows), "n": len(asked)}
 
     def control_figures(self, rows: Sequence[Row]) -> dict[str, float | None]:
         """The headline metric under each control that was run.
