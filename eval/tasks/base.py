@@ -99,7 +99,7 @@ class Task:
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
         """Rows of all questions and of all controls. Questions and controls share batches: they cost one sort."""
         samples = self.prepare(samples, options)
-        asks = [Ask(sample, sample.prompt, None, {}) for sample in samples]
+        asks = [self.ask(sample, generator) for sample in samples]
         for control in self.controls if self.wants_controls(options) else ():
             asks += self.under_control(control, samples, generator, options.seed)
         good = [ask for ask in asks if not ask.sample.problem]
@@ -109,6 +109,10 @@ class Task:
             self.row(a.sample, Reply(error=a.sample.problem) if a.sample.problem else next(replies), a.control, a.note)
             for a in asks
         ]
+
+    def ask(self, sample: Sample, generator: Generator) -> Ask:
+        """How a question is put as it is; tasks whose prompt depends on the backend's frames override this."""
+        return Ask(sample, sample.prompt, None, {})
 
     def request_key(self, sample_id: str, control: str | None, turn: int = 1) -> str:
         """Names one question of a run for the journal, from which a killed run is resumed."""
