@@ -147,7 +147,9 @@ class Task:
         """One scored answer. What failed scores zero under every metric; a missing gold answer is a failure too."""
         unscored = sample.unscored
         error = reply.error or (None if sample.answers or unscored else "no gold answer in the record")
-        scores = scores_of(self.metrics, reply.text, sample.answers, sample.scoring, error, unscored)
+        metrics = self.metrics_for(sample)
+        scores = scores_of(metrics, reply.text, sample.answers, sample.scoring, error, unscored)
+        scores = {**dict.fromkeys(self.metrics), **scores}
         row = {
             "id": sample.id,
             "task": self.key,
