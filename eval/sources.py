@@ -33,16 +33,20 @@ class DataPlaces:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset of the hub: repository, configuration and split, as `datasets.load_dataset` names them."""
+    """A dataset of the hub: repository, configuration and split, as `datasets.load_dataset` names them.
+
+    `formerly`: names the repository had before, under which copies may lie (the hub forwards them to the new one).
+    """
 
     repo: str
     split: str
     config: str | None = None
     revision: str | None = None
+    formerly: tuple[str, ...] = ()
 
     def local_folder(self, root: str | Path, task: str) -> Path | None:
         """The copy below `root`, if there is one."""
-        names = (self.repo, self.repo.rsplit("/", 1)[-1], task)
+        names = (self.repo, *self.formerly, self.repo.rsplit("/", 1)[-1], task)
         return next((folder for name in names if (folder := Path(root) / name).is_dir()), None)
 
     def rows(self, root: str | Path, task: str, limit: int | None = None) -> Iterator[dict[str, Any]]:

@@ -149,7 +149,7 @@ def pictures_group(*paths: str) -> str | None:
 
     Files of the media store are named by their hash, so equal pictures share a group on every machine.
     """
-    return "+".join(Path(path).stem[:16] for path in paths) or None
+    return "+".join(dict.fromkeys(Path(path).stem[:16] for path in paths)) or None
 
 
 def image(path: str) -> dict[str, Any]:

@@ -38,8 +38,11 @@ def _open(item: dict) -> None:
     if kind == "image":
         from PIL import Image
 
-        with Image.open(item["image"]) as picture:
-            picture.load()
+        picture = item["image"]
+        if isinstance(picture, Image.Image):  # a frame that the task itself has taken out of a video
+            return
+        with Image.open(picture) as opened:
+            opened.load()
     elif kind == "document":
         from vlm.prompt_documents import expand_documents
 
