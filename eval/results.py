@@ -97,7 +97,8 @@ def describe_model(model: Any, processor: Any) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         part = name.split(".", 1)[0]
         parts[part] = parts.get(part, 0) + parameter.numel()
-    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    tokenizer = getattr(processor, "tokenizer", processor)  # a text-only model has no other processor
+    template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     return {
         "class": type(model).__name__,
         "parameters": sum(parts.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from eval.backends.base import Backend
 
@@ -21,7 +22,8 @@ def open_backend(
     """The backend for `model`.
 
     Args:
-        model: a checkpoint folder, a hub id, or `openai:MODEL@BASE_URL` for an endpoint.
+        model: a checkpoint folder (an adapter's too), a hub id, or `openai:MODEL@BASE_URL` for an endpoint. A causal
+            language model is the text-only baseline.
         pruning_rate: share of video tokens left out (EVS), where the processor can.
 
     Raises ValueError or OSError for what cannot be opened.
@@ -32,6 +34,8 @@ def open_backend(
         name, _, url = model.removeprefix(ENDPOINT).partition("@")
         if not name or not url.startswith(("http://", "https://")):
             raise ValueError(f"--model {model}: an endpoint is written openai:MODEL@http://HOST:PORT/v1")
+        if pruning_rate is not None:
+            raise ValueError("--pruning-rate: an endpoint samples no video tokens here; say it to the server")
         return EndpointBackend(url, name, api_key)
     loaded, processor = load(model, device, dtype, trust_remote_code)
     if pruning_rate is not None:
@@ -57,17 +61,78 @@ def fingerprint_of(model: str, loaded) -> str | None:
 
 
 def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool):
-    """Model (in evaluation mode, on its device) and processor of a checkpoint, through the Auto classes."""
+    """Model (in evaluation mode, on its device) and processor of a checkpoint, through the Auto classes.
+
+    An adapter folder opens as its base with the adapter on it, as everywhere in this package. For a causal language
+    model the processor is its tokenizer.
+    """
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
     import vlm  # noqa: F401  registers our classes with the Auto ones
     from vlm.special_tokens import check_special_tokens
 
     if not Path(model_dir).is_dir() and (model_dir.startswith((".", "/", "~")) or model_dir.count("/") != 1):
         raise ValueError(f"--model: no folder {model_dir}")  # the hub would complain about the form of an id
-    processor = AutoProcessor.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-    model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, trust_remote_code=trust_remote_code)
+    base = base_of_adapter(model_dir)
+    trust = {"trust_remote_code": trust_remote_code}
+    try:
+        opener = auto_class(model_dir, AutoConfig.from_pretrained(base, **trust))
+        try:
+            processor = AutoProcessor.from_pretrained(model_dir, **trust)
+        except (OSError, ValueError):
+            if base == model_dir:
+                raise
+            processor = AutoProcessor.from_pretrained(base, **trust)  # an adapter of other tools holds weights only
+        model = opener.from_pretrained(model_dir, dtype=dtype, **trust)
+    except ImportError as error:
+        raise ValueError(f"--model {model_dir}: {missing_package(error)}") from error
     if model.config.model_type == "radio_vlm":
         check_special_tokens(model.config, processor.tokenizer)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def base_of_adapter(model_dir: str) -> str:
+    """The model below an adapter folder; any other model itself. Raises ValueError where the base is not there."""
+    from vlm.adapter_folder import is_adapter, read_base
+
+    if not is_adapter(model_dir):
+        return model_dir
+    base = read_base(model_dir).name
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise ValueError(
+            f"--model: {model_dir} is an adapter of {base}, which is not there: put that model back, or merge with "
+            f"`radio-vlm merge {model_dir} OUT --base DIR`"
+        )
+    return base
+
+
+def auto_class(name: str, config: Any):
+    """The Auto class that opens a model of this configuration, one that sees before one that only reads.
+
+    Raises ValueError for models that answer no questions.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
+    from transformers.models.auto import modeling_auto as auto
+
+    choices = (
+        (AutoModelForImageTextToText, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
+        (AutoModelForMultimodalLM, auto.MODEL_FOR_MULTIMODAL_LM_MAPPING),
+        (AutoModelForCausalLM, auto.MODEL_FOR_CAUSAL_LM_MAPPING),
+    )
+    remote = getattr(config, "auto_map", None) or {}
+    for found, mapping in choices:
+        if type(config) in mapping or found.__name__ in remote:
+            return found
+    raise ValueError(
+        f"--model {name}: a `{config.model_type}` model is neither an image-text-to-text nor a causal language model "
+        "that transformers can open; where it brings its own code along, --trust-remote-code runs it"
+    )
+
+
+def missing_package(error: ImportError) -> str:
+    """Which package to install, in one line, from transformers' paragraph or Python's own words."""
+    words = str(error)
+    if "torchvision" in words.lower():
+        return "its processor needs torchvision, which is not installed: pip install torchvision (built for your torch)"
+    return " ".join(words.split())

@@ -18,7 +18,8 @@ def stop_token_ids(model: Any, processor: Any) -> list[int]:
     """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found = list(configured) if isinstance(configured, (list, tuple)) else [configured]
-    found += [*getattr(processor, "stop_token_ids", []), processor.tokenizer.eos_token_id]
+    tokenizer = getattr(processor, "tokenizer", processor)  # a text-only model has no other processor
+    found += [*getattr(processor, "stop_token_ids", []), tokenizer.eos_token_id]
     stop = list(dict.fromkeys(int(token) for token in found if token is not None))
     if not stop:
         raise ValueError("neither generation config, chat template nor tokenizer names an end-of-turn token")
