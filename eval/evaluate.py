@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends.base import Backend
+from eval.definitions import definitions
 from eval.generation import Generator
 from eval.jobs import Job
 from eval.journal import Journal
@@ -70,6 +71,7 @@ def evaluate(
         samples += rows
         runs[job.task.key] = {
             **job.task.describe(options),
+            "definitions": definitions(job.task),
             "data": describe_dataset(job.dataset, asked=figures[job.task.key]["n"]),
             "seconds": round(time.perf_counter() - started, 2),
             **generator.total().since(before),

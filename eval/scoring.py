@@ -25,11 +25,26 @@ def final_answer(output: str) -> str:
 
 def score(metric: str, output: str, answers: Sequence[str], scoring: Mapping[str, Any]) -> float:
     """The score of one answer under `metric`. Raises UnknownNameError."""
-    options = {name: value for name, value in scoring.items() if name in _keywords(metric)}
+    options = {name: value for name, value in scoring.items() if name in keywords(metric)}
     return get_metric(metric)(final_answer(output), answers, **options)
 
 
+def scores_of(
+    metrics: Sequence[str],
+    output: str,
+    answers: Sequence[str],
+    scoring: Mapping[str, Any],
+    error: str | None = None,
+    unscored: str | None = None,
+) -> dict[str, float | None]:
+    """The scores of one answer: zero under every metric for what failed, None for what nothing can judge."""
+    if error or unscored:
+        return dict.fromkeys(metrics, 0.0 if error else None)
+    return {name: score(name, output, answers, scoring) for name in metrics}
+
+
 @cache
-def _keywords(metric: str) -> frozenset[str]:
+def keywords(metric: str) -> frozenset[str]:
+    """What a metric can be told beside answer and references. Raises UnknownNameError."""
     parameters = list(inspect.signature(get_metric(metric)).parameters.values())[2:]
     return frozenset(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.results import write_json
+from eval.speed import speed_line, speed_of
 
 _STAGE_FILE = re.compile(r"(stage\d+)\b.*\.json$")
 _NAMES = {
@@ -24,7 +25,7 @@ _NAMES = {
     "trigger_precision": "trigger precision",
     "trigger_recall": "trigger recall",
 }
-_NOT_FIGURES = ("n", "failed", "questions", "kinds", "controls")
+_NOT_FIGURES = ("n", "failed", "questions", "unscored", "kinds", "controls")
 
 
 def stage_files(run_dir: str | Path) -> dict[str, list[Path]]:
@@ -57,11 +58,37 @@ def label(name: str) -> str:
     return _NAMES.get(name, name.replace("_", " "))
 
 
+def scalar_figures(figures: dict[str, Any]) -> dict[str, float | None]:
+    """The figures proper of a task by name: no counts, no kinds, no controls."""
+    return {
+        name: value
+        for name, value in figures.items()
+        if name not in _NOT_FIGURES and (value is None or isinstance(value, (int, float)))
+    }
+
+
+def figure_text(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """`0.913 [0.89–0.93]`, the interval being the 95 % one; `–` for a figure that does not exist."""
+    ends = f" [{interval[0]:.2f}–{interval[1]:.2f}]" if interval and None not in interval else ""
+    return _cell(value) + ends
+
+
+def counts_text(figures: dict[str, Any]) -> str:
+    """`200 questions, 3 failed, 4 not scored`; a headline about some of them only says so."""
+    counts = [f"{figures.get('questions', figures.get('n', '?'))} questions"]
+    if "questions" in figures:
+        counts.append(f"headline over {figures['n']}")
+    if figures.get("failed"):
+        counts.append(f"{figures['failed']} failed")
+    if figures.get("unscored"):
+        counts.append(f"{figures['unscored']} not scored")
+    return ", ".join(counts)
+
+
 def lines_of(figures: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
     """(row label, "figure" | "control" | "kind" | "kind control", value) of one task, in the order of the table."""
-    for name, value in figures.items():
-        if name not in _NOT_FIGURES and (value is None or isinstance(value, (int, float))):
-            yield label(name), "figure", value
+    for name, value in scalar_figures(figures).items():
+        yield label(name), "figure", value
     for name, value in figures.get("controls", {}).items():
         yield label(name), "control", value
     for kind, of_kind in figures.get("kinds", {}).items():
@@ -90,9 +117,31 @@ def render_table(results: dict[str, Any]) -> str:
     return _aligned(["", *(stage.replace("stage", "stage ") for stage in stages)], rows)
 
 
-def render_figures(tasks: dict[str, Any]) -> str:
-    """The same table for the one model of a results file."""
-    return render_table({"stages": {"score": tasks}})
+def render_figures(results: dict[str, Any]) -> str:
+    """The table of a results file: every figure with its 95 % interval, and below each task how fast it went."""
+    rows: list[tuple[str, list[str]]] = []
+    for task, figures in results["tasks"].items():
+        spans = {label(name): span for name, span in (figures.get("intervals") or {}).items()}
+        rows.append((f"{task} ({counts_text(figures)})", [""]))
+        for name, role, value in lines_of(figures):
+            cell = figure_text(value, spans.get(name) if role == "figure" else None)
+            rows.append((f"  {_INDENT[role]}{name}", [cell]))
+    if not rows:
+        return "no results yet"
+    width = max(len(cells[0]) for _, cells in rows)
+    table = _aligned(["", "score"], [(name, [cell and f"{cell:<{width}}"]) for name, [cell] in rows])
+    return "\n".join([table, *_speed_lines(results)])
+
+
+def _speed_lines(results: dict[str, Any]) -> list[str]:
+    runs = results.get("provenance", {}).get("tasks", {})
+    rows = results.get("samples", [])
+    lines = {
+        task: speed_line(speed_of(about, [row for row in rows if row["task"] == task])) for task, about in runs.items()
+    }
+    lines = {task: line for task, line in lines.items() if line}
+    width = max(map(len, lines), default=0)
+    return ["", "speed", *(f"  {task:<{width}}  {line}" for task, line in lines.items())] if lines else []
 
 
 _INDENT = {"figure": "", "control": "– ", "kind": "· ", "kind control": "  – "}

@@ -30,9 +30,9 @@ def build(run_dir: str | Path, out: str | Path | None = None, checkpoints: Seque
         checkpoints: whose feature maps are shown; default: the first and the newest stage that can be opened.
     """
     from eval.report import sections, workshop
+    from eval.report.parts import document
     from eval.report.run_files import read_run
     from eval.report.samples import cards
-    from eval.report.style import STYLE
 
     run = read_run(run_dir)
     video = (run.provenance.get("model") or {}).get("video")
@@ -51,13 +51,7 @@ def build(run_dir: str | Path, out: str | Path | None = None, checkpoints: Seque
     footer = (
         f"<footer>Made from the files of {escape(str(run_dir))}. {escape(str(run.provenance.get('time', '')))}</footer>"
     )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>radio-vlm, run {escape(run.folder.name)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}{footer}</main></body></html>\n"
-    )
+    page = document(f"radio-vlm, run {run.folder.name}", "".join(parts) + footer)
     out = Path(out) if out else run.folder / "report.html"
     out.write_text(page, encoding="utf-8")
     return out

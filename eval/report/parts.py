@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from eval.report.style import STYLE
+
 FAINT_GAP = '<div class="gap"></div>'
+
+
+def document(title: str, body: str) -> str:
+    """The whole page: needs no other file and makes no request. `body` is HTML."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
 
 
 def section(title: str, lede: str, body: str) -> str:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 SHOWN = 12
+PICTURES = 8
 WRONG_SHARE = 1 / 3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -34,10 +35,13 @@ def choose(rows: Sequence[Row], number: int = SHOWN) -> list[Row]:
     chosen: list[Row] = []
     for place, task_rows in enumerate(by_task.values()):
         share = number // len(by_task) + (place < number % len(by_task))
-        right = _in_turn([row for row in task_rows if row["score"] >= 0.5])
-        wrong = _in_turn([row for row in task_rows if row["score"] < 0.5])
+        scored = [row for row in task_rows if row["score"] is not None]
+        right = _in_turn([row for row in scored if row["score"] >= 0.5])
+        wrong = _in_turn([row for row in scored if row["score"] < 0.5])
         bad = min(len(wrong), max(round(share * WRONG_SHARE), share - len(right)))
         chosen += right[: share - bad] + wrong[:bad]
+        if not scored:
+            chosen += _in_turn(task_rows)[:share]
     return chosen[:number]
 
 
@@ -50,28 +54,50 @@ def _in_turn(rows: Sequence[Row]) -> list[Row]:
     return [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
 
 
-def card(row: Row, controls: Sequence[Row], video: dict[str, Any] | None = None) -> str:
-    """One answer as HTML; `controls` are the rows of the same question under each control."""
-    gold = ""
-    if row["error"]:
-        said = f'<span class="wrong">✗ {escape(row["error"])}</span>'
-    elif row["score"] >= 0.5:
-        said = f'<span class="right">✓</span> <b>{_reply(row)}</b>'
-    else:
-        said = f'<span class="wrong">✗</span> <b>{_reply(row)}</b>'
-        gold = f' <span class="soft">instead of <b>{escape(_short(" / ".join(row["answers"])))}</b></span>'
+def card(
+    row: Row,
+    controls: Sequence[Row],
+    video: dict[str, Any] | None = None,
+    answers: Sequence[tuple[str, Row]] = (),
+    note: str = "",
+) -> str:
+    """One question as HTML: what was shown and asked, and what was said.
+
+    Args:
+        controls: the rows of the same question under each control.
+        answers: (who, row) of every model that answered it, where there are several; default: `row` alone.
+        note: HTML beside the task's name instead of the kind of question.
+    """
+    answers = answers or [("", row)]
+    said = [_said(who, of_model) for who, of_model in answers]
+    if row["answers"] and any((of_model["score"] or 0.0) < 1.0 for _, of_model in answers):
+        gold = f'<span class="soft">instead of <b>{escape(_short(" / ".join(row["answers"])))}</b></span>'
+        said = [f"{said[0]} {gold}"] if len(said) == 1 else [*said, gold.replace("instead of", "gold:")]
     foot = "".join(
         f"<div>{escape(label(other['control']))} → {_reply(other)}</div>"
         for other in sorted(controls, key=lambda row: row["control"])
     )
-    where = f"<span>{escape(label(row['task']))}, {escape(label(row['kind']))}</span><span>{escape(row['id'])}</span>"
+    about = note or escape(label(row["kind"]))
+    where = f"<span>{escape(label(row['task']))}, {about}</span><span>{escape(row['id'])}</span>"
     return (
         f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
         f'<div class="asked">{escape(_short(row["question"], 240))}</div>{_turns(row)}'
-        f'<div class="said">{said}{gold}</div>'
+        + "".join(f'<div class="said">{words}</div>' for words in said)
         + (f'<div class="foot">{foot}</div>' if foot else "")
         + "</div></article>"
     )
+
+
+def _said(who: str, row: Row) -> str:
+    """`✓ answer`, with the name of the model before it where there are several, and the score where it is partial."""
+    name = f'<span class="who">{escape(who)}</span> ' if who else ""
+    if row["error"]:
+        return f'{name}<span class="wrong">✗ {escape(_short(row["error"], 240))}</span>'
+    if row["score"] is None:
+        return f'{name}<b>{_reply(row)}</b> <span class="faint">not scored</span>'
+    mark = '<span class="right">✓</span>' if row["score"] >= 0.5 else '<span class="wrong">✗</span>'
+    part = f' <span class="faint">{row["score"]:.2f}</span>' if 0.0 < row["score"] < 1.0 else ""
+    return f"{name}{mark} <b>{_reply(row)}</b>{part}"
 
 
 def _reply(row: Row) -> str:
@@ -105,20 +131,27 @@ def _shown(row: Row, video: dict[str, Any] | None) -> str:
     if not row["media"]:
         return ""
     try:
-        pictures = [picture for path in row["media"] for picture in _pictures(path, row, video)]
+        paths = row["media"][:PICTURES]
+        pictures = [picture for path in paths for picture in _pictures(path, row, video)]
     except Exception as error:  # a missing or broken file costs its picture, not the page
         logger.warning("no picture for %s: %s", row["id"], error)
         return '<div class="shown">picture not available</div>'
     images = [
         f'<img{" class=crisp" if max(picture.size) < 300 else ""} alt="" src="{data_uri(picture)}">'
-        for picture in pictures
+        for picture in pictures[:PICTURES]
     ]
     if len(images) == 1:
         return f'<div class="shown">{images[0]}</div>'
     columns = columns_for(len(images))
     layout = f"--columns:{columns};--rows:{-(-len(images) // columns)}"
     frames = "".join(f"<span>{image}</span>" for image in images)
-    return f'<div class="shown"><div class="frames" style="{layout}">{frames}</div></div>'
+    return f'<div class="shown"><div class="frames" style="{layout}">{frames}</div></div>{_more(row)}'
+
+
+def _more(row: Row) -> str:
+    """Says how many pages of a long document the card leaves out."""
+    left = len(row["media"]) - PICTURES
+    return f'<div class="more">and {left} more pictures</div>' if left > 0 else ""
 
 
 def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.Image]:

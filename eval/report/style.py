@@ -4,6 +4,7 @@ STYLE = """
 :root {
   --paper: #fbfaf7; --panel: #ffffff; --ink: #1d2023; --soft: #5f656b; --faint: #8b9096; --line: #e5e2db;
   --mat: #eeece6; --accent: #23705c; --control: #b0701f; --wrong: #b2452f;
+  --s1: #23705c; --s2: #3a62a8; --s3: #8d4a86; --s4: #77731f; --s5: #3b8397;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Source Serif Pro", Charter, Georgia,
     "DejaVu Serif", serif;
   --sans: "Inter", "Helvetica Neue", "Segoe UI", system-ui, -apple-system, Roboto, "DejaVu Sans", sans-serif;
@@ -12,6 +13,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root {
   --paper: #121416; --panel: #191c1f; --ink: #e9e7e2; --soft: #a7aaad; --faint: #7d8287; --line: #2b2f33;
   --mat: #0c0e0f; --accent: #6cc3a6; --control: #dda65c; --wrong: #e5826c;
+  --s1: #6cc3a6; --s2: #8eaeea; --s3: #d49bcf; --s4: #c5c069; --s5: #7cc6d8;
 } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -81,6 +83,16 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
 .where span:last-child { overflow: hidden; text-overflow: ellipsis; }
 .asked { font: 400 19px/1.35 var(--serif); overflow-wrap: anywhere; }
 .said { font-size: 15px; overflow-wrap: anywhere; } .said b { font-weight: 600; }
+.who { font-size: 12.5px; color: var(--faint); } .who::after { content: ":"; }
+.more { background: var(--mat); color: var(--faint); font-size: 12.5px; text-align: center; padding-bottom: 8px; }
+.warnings { margin: 0; padding: 0; list-style: none; font-size: 14.5px; max-width: 52em; }
+.warnings li { padding: 7px 0 7px 14px; border-left: 3px solid var(--control); margin-bottom: 8px;
+  overflow-wrap: anywhere; }
+td.words { white-space: normal; min-width: 12em; overflow-wrap: anywhere; }
+.grid { display: grid; gap: 34px 40px; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
+.grid figcaption { font-size: 13.5px; margin-bottom: 8px; color: var(--soft); } .grid figcaption b { color: var(--ink);
+  font-weight: 600; }
+.up { color: var(--accent); } .down { color: var(--wrong); }
 .right { color: var(--accent); } .wrong { color: var(--wrong); }
 .foot { margin-top: auto; padding-top: 11px; font-size: 13px; color: var(--control); overflow-wrap: anywhere; }
 .turns { font-size: 13.5px; color: var(--soft); margin: 3px 0 5px; padding-left: 12px;
@@ -95,6 +107,8 @@ figure { margin: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; font-size: 13.5px; color: var(--soft); margin: 16px 0 0; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 7px;
   background: var(--accent); }
+.legend i.s2 { background: var(--s2); } .legend i.s3 { background: var(--s3); }
+.legend i.s4 { background: var(--s4); } .legend i.s5 { background: var(--s5); }
 .legend i.hollow { background: none; border: 2px solid var(--control); } .legend i.faded { opacity: .3; }
 details { border-top: 1px solid var(--line); padding: 10px 0; }
 details:last-of-type { border-bottom: 1px solid var(--line); }

@@ -67,7 +67,6 @@ def markdown(results: dict[str, Any]) -> str:
 def page(results: dict[str, Any]) -> str:
     """The HTML page."""
     from eval.report import parts
-    from eval.report.style import STYLE
 
     body = [
         "<header><p class=overline>radio-vlm sweep</p><h1>What fewer tokens cost</h1>"
@@ -79,13 +78,7 @@ def page(results: dict[str, Any]) -> str:
         parts.section("Failed", "", _failures(results)),
         parts.section("How it was measured", "", parts.facts(_facts(results)) + _commands(results)),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>radio-vlm, projectors compared</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return parts.document("radio-vlm, projectors compared", "".join(body))
 
 
 def write(results: dict[str, Any], out: Path) -> list[Path]:

@@ -23,9 +23,12 @@ class SyntheticVideos(Task):
     max_new_tokens = 8
     controls = (FRAMES_SHUFFLED,)
 
+    def counted(self, rows: Sequence[Row]) -> list[Row]:
+        """The direction questions; all, where there are none."""
+        return [row for row in rows if row["kind"] == HEADLINE_KIND] or list(rows)
+
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """As usual, but headline, `n` and controls count the direction questions (all, where there are none)."""
+        """As usual, but headline, `n` and controls are those of the questions that count."""
         figures = super().figures(rows)
-        headline = [row for row in rows if row["kind"] == HEADLINE_KIND] or rows
-        of_headline = super().figures(headline)
+        of_headline = super().figures(self.counted(rows))
         return {**of_headline, "kinds": figures["kinds"], "questions": figures["n"], "failed": figures["failed"]}

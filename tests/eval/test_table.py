@@ -55,5 +55,5 @@ def test_table_has_a_cell_for_every_figure():
 
 
 def test_one_model_and_no_model():
-    assert "0.950" in render_figures({"documents": DOCUMENTS})
+    assert "0.950" in render_figures({"tasks": {"documents": DOCUMENTS}})
     assert render_table({"stages": {}}) == "no results yet"

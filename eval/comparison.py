@@ -1,0 +1,219 @@
+"""Two results files, sample by sample: is the one model better, by how much, where, and may they be compared at all?
+
+Differences are paired (both models saw the same questions, so the difficulty of a question cancels) and clustered by
+image or video: `eval.bootstrap.paired_interval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eval.aggregates import Aggregate, Mean
+from eval.bootstrap import PairedEstimate, paired_interval
+from eval.recorded import recorded_task
+from eval.results_file import Result, Row
+
+NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Change:
+    """A sample that the two models answered with another score."""
+
+    a: Row
+    b: Row
+    before: float
+    after: float
+
+    @property
+    def kind(self) -> str:
+        """`right → wrong`, `wrong → right`, or `worse` / `better` where no line was crossed."""
+        if (self.before >= 0.5) != (self.after >= 0.5):
+            return "wrong → right" if self.after >= 0.5 else "right → wrong"
+        return "better" if self.after > self.before else "worse"
+
+
+@dataclass
+class TaskComparison:
+    """One task of both files. `changed` starts with the largest changes for the worse."""
+
+    key: str
+    figure: str
+    metric: str
+    """What the scores of single samples are; `figure` sums them up, or is computed from the answers themselves."""
+    estimate: PairedEstimate
+    better: int = 0
+    worse: int = 0
+    equal: int = 0
+    changed: list[Change] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """B against A."""
+
+    a: Result
+    b: Result
+    tasks: list[TaskComparison]
+    warnings: list[str]
+
+
+def compare(a: Result, b: Result, metric: str | None = None) -> Comparison:
+    """B against A in every task that both hold.
+
+    Args:
+        metric: compare this score of the samples; default: each task's headline figure.
+
+    Raises ValueError without a common task, or where no common task has the metric.
+    """
+    common = [key for key in a.tasks if key in b.tasks]
+    if not common:
+        have = " and ".join(f"{r.path} has {', '.join(r.tasks) or 'none'}" for r in (a, b))
+        raise ValueError(f"no task in common: {have}")
+    compared = [_compare_task(key, a, b, metric) for key in common if metric is None or _has(metric, key, a, b)]
+    if not compared:
+        scores = sorted({name for key in common for row in a.asked(key) for name in row.get("scores") or {}})
+        raise ValueError(
+            f"no common task of both files has scores of {metric!r}; {a.path} has: {', '.join(scores)}. "
+            "eval/rescore.py adds metrics to a results file"
+        )
+    warnings = _differences_of_runs(a, b)
+    if metric and (left := [key for key in common if key not in [task.key for task in compared]]):
+        warnings.append(f"no scores of {metric} in: {', '.join(left)}")
+    for one, other in ((a, b), (b, a)):
+        if alone := [key for key in one.tasks if key not in other.tasks]:
+            warnings.append(f"only in {one.label}: {', '.join(alone)}")
+    return Comparison(a, b, compared, warnings)
+
+
+def _has(metric: str, key: str, *results: Result) -> bool:
+    return all(metric in (row.get("scores") or {}) for result in results for row in result.asked(key))
+
+
+def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskComparison:
+    task = recorded_task(key, a.about(key), a.rows(key))
+    rows_a, rows_b = (_by_id(result, key) for result in (a, b))
+    aggregate = Mean(metric) if metric else _headline(task, [*rows_a.values(), *rows_b.values()])
+    score = getattr(aggregate, "metric", task.metrics[0])
+    counted_a, counted_b = task.counted(list(rows_a.values())), task.counted(list(rows_b.values()))
+    found = TaskComparison(key, aggregate.name, score, paired_interval(aggregate, counted_a, counted_b))
+    for row in counted_a:
+        other = rows_b.get(row["id"])
+        before, after = (None if r is None else _score(r, score) for r in (row, other))
+        if before is None or after is None:
+            continue
+        if abs(after - before) <= NOISE:
+            found.equal += 1
+            continue
+        found.better += after > before
+        found.worse += after < before
+        found.changed.append(Change(row, other, before, after))
+    found.changed.sort(key=lambda c: (-abs(c.after - c.before), c.after > c.before, str(c.a["id"])))
+    found.warnings = [*_missing(a, b, rows_a, rows_b), *_differences_of_tasks(key, a, b, rows_a, rows_b)]
+    return found
+
+
+def _by_id(result: Result, key: str) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    for row in result.asked(key):
+        if row["id"] in rows:
+            raise ValueError(f"{result.path}: task {key} has sample {row['id']!r} twice")
+        rows[row["id"]] = row
+    return rows
+
+
+def _headline(task: Any, rows: Sequence[Row]) -> Aggregate:
+    """The task's headline figure, or the mean of its first metric where the rows lack what the figure needs."""
+    aggregate = task.aggregates()[task.headline]
+    try:
+        prepared = aggregate.prepared(rows)
+        for row in rows:
+            prepared.statistics(row)
+    except (KeyError, ValueError):
+        return Mean(task.metrics[0])
+    return aggregate
+
+
+def _score(row: Row, metric: str) -> float | None:
+    """The sample's score; that of its headline in files of an older version, which knew no other."""
+    scores = row.get("scores") or {}
+    return scores[metric] if metric in scores else row["score"]
+
+
+def _missing(a: Result, b: Result, rows_a: dict[str, Row], rows_b: dict[str, Row]) -> list[str]:
+    found = []
+    for result, here, there in ((a, rows_a, rows_b), (b, rows_b, rows_a)):
+        if alone := [name for name in here if name not in there]:
+            found.append(f"{len(alone)} samples only in {result.label}, left out: {named(alone)}")
+    return found
+
+
+def _differences_of_tasks(key: str, a: Result, b: Result, rows_a: dict[str, Row], rows_b: dict[str, Row]) -> list[str]:
+    """What differs between two runs of a task beside the model."""
+    found = []
+    shared = [(rows_a[name], rows_b[name]) for name in rows_a if name in rows_b]
+    for what, name in _OF_ROWS.items():
+        other = [x["id"] for x, y in shared if x.get(name) and y.get(name) and x[name] != y[name]]
+        if other:
+            found.append(f"{what} of {len(other)} samples: {named(other)}")
+    about_a, about_b = a.about(key), b.about(key)
+    for name, words in _OF_TASKS.items():
+        before, after = about_a.get(name), about_b.get(name)
+        if before != after and name in about_a and name in about_b:
+            found.append(f"{words}: {shown(before)} and {shown(after)}")
+    data_a, data_b = about_a.get("data") or {}, about_b.get("data") or {}
+    for name in _OF_DATA:
+        if name in data_a and name in data_b and data_a[name] != data_b[name]:
+            found.append(f"data differ ({name}): {shown(data_a[name])} and {shown(data_b[name])}")
+    return found + _differences_of_definitions(about_a, about_b)
+
+
+def _differences_of_definitions(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:
+    defined_a, defined_b = about_a.get("definitions") or {}, about_b.get("definitions") or {}
+    return [
+        f"the definition of {name} differs: {shown(defined_a[name])} and {shown(defined_b[name])}"
+        for name in defined_a
+        if name in defined_b and defined_a[name] != defined_b[name]
+    ]
+
+
+def _differences_of_runs(a: Result, b: Result) -> list[str]:
+    found = []
+    if a.digest == b.digest:
+        found.append("both are the same file")
+    for name, words in _OF_RUNS.items():
+        before, after = a.provenance.get(name), b.provenance.get(name)
+        if before != after and name in a.provenance and name in b.provenance:
+            found.append(f"{words}: {shown(before)} and {shown(after)}")
+    files = [f"{r.label} from {r.provenance['rescored'][-1]['file']}" for r in (a, b) if r.provenance.get("rescored")]
+    return [*found, f"rescored: {'; '.join(files)}"] if files else found
+
+
+_OF_ROWS = {
+    "other inputs (words, pictures or videos)": "input_hash",
+    "other prompts (template or geometry)": "prompt",
+    "other gold answers": "answers",
+    "other options of the metric": "scoring",
+}
+_OF_TASKS = {
+    "task": "tasks differ",
+    "metrics": "metrics differ",
+    "max_new_tokens": "lengths of answers differ",
+    "stop": "stop strings differ",
+    "video": "frames differ",
+}
+_OF_DATA = ("split", "sha256", "revision", "prompt")
+_OF_RUNS = {"blind": "asked without media (blind)", "decoding": "decoding differs", "seed": "seeds differ"}
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def shown(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,66 @@
+"""The task of a results file, without its data: enough to compute its figures again from stored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from eval.aggregates import Aggregate, Mean
+from eval.data import Dataset
+from eval.registry import UnknownNameError
+from eval.tasks import get_task
+from eval.tasks.base import Row, Task
+
+
+def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Task:
+    """The task under the key, metrics and controls that a results file gives it.
+
+    Args:
+        about: `provenance.tasks[key]`.
+        rows: the task's rows.
+
+    A task that this version does not know (a plug-in's) is taken as a plain one: means of its metrics.
+    """
+    try:
+        task = get_task(str(about.get("task")))(Dataset(Path(key), Path(key), {"name": key}, []))
+    except UnknownNameError:
+        task = Task()
+    first = next((row.get("scores") for row in rows), None) or {}
+    task.key = key
+    task.metrics = tuple(about.get("metrics") or first or task.metrics)
+    seen = dict.fromkeys(row["control"] for row in rows if row["control"])
+    task.controls = tuple(dict.fromkeys([*(c for c in task.controls if c in seen), *seen]))
+    return task
+
+
+def with_metrics(task: Task, metrics: Sequence[str]) -> Task:
+    """The task with `metrics` as its first figures; what else it reports stays.
+
+    A metric that is new to the task is summed up as the task's headline is, if that is a function of one metric (a mean
+    over kinds, say), else as a mean.
+    """
+    own = task.aggregates()
+    changed = copy(task)
+    changed.metrics = tuple(dict.fromkeys([*metrics, *task.metrics]))
+    new: dict[str, Aggregate] = {}
+    for metric in metrics:
+        mine = [name for name, figure in own.items() if getattr(figure, "metric", None) == metric]
+        if mine:
+            new |= {name: own[name] for name in mine}
+        else:
+            figure = _like(next(iter(own.values())), metric)
+            new[figure.name] = figure
+    figures = {**new, **own}
+    changed.aggregates = lambda: figures  # its own would know nothing of the new metrics
+    return changed
+
+
+def _like(aggregate: Aggregate, metric: str) -> Aggregate:
+    before = getattr(aggregate, "metric", None)
+    if before is None or isinstance(aggregate, Mean):
+        return Mean(metric)
+    figure = copy(aggregate)
+    figure.metric, figure.name = metric, aggregate.name.replace(before, metric)
+    return figure

@@ -1,0 +1,43 @@
+"""A report of results files as Markdown, for a pull request or a model card: the tables of the page, without pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.report import result_tables as tables
+from eval.report.result_provenance import run_facts, task_facts
+from eval.results_file import Result
+from eval.text_table import markdown_table, markdown_text
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The text of the file."""
+    parts = ["# Evaluation of " + ", ".join(markdown_text(result.label) for result in results) + "\n"]
+    parts.append("In brackets: 95 % intervals, clustered by image or video.\n")
+    parts += [
+        _part("Figures", tables.figures_table(results)),
+        _part("By kind of question", tables.kinds_table(results)),
+    ]
+    parts += [_part("What went wrong", tables.answers_table(results)), _part("Reasons", tables.reasons_table(results))]
+    parts.append(_part("Speed", tables.speed_table(results)))
+    parts.append("## Small print\n")
+    for result in results:
+        parts.append(_facts(f"{result.label}: {result.path.name}, sha256 {result.digest}", run_facts(result.data)))
+        parts += [_facts(f"{result.label}: {task}", task_facts(result.data, task)) for task in result.tasks]
+    return "\n".join(part for part in parts if part)
+
+
+def _part(title: str, table: tables.Table) -> str:
+    if not table.rows:
+        return ""
+    rows = [
+        [f"{cells[0]} ({cells[1]})", *[""] * (len(table.head) - 1)] if kind == "task" else
+        [("– " if kind == "control-row" else "") + cells[0], *cells[1:]]
+        for kind, cells in zip(table.kinds, table.rows)
+    ]  # fmt: skip
+    return f"## {title}\n\n{markdown_table(table.head, rows)}"
+
+
+def _facts(title: str, facts: dict[str, str]) -> str:
+    lines = "\n".join(f"- {markdown_text(name)}: {markdown_text(value, 600)}" for name, value in facts.items())
+    return f"<details><summary>{markdown_text(title)}</summary>\n\n{lines}\n\n</details>\n"
