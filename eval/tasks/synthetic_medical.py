@@ -1,95 +1,14 @@
-"""Questions on the embedded CT-like slices, with an expert on offer: side, size and number of lesions need it.
-
-Controls: the expert is not offered; the expert reports on another slice, whose answer to the same question differs.
-The conversation runs through `vlm.experts`, the code that also serves `chat`, so what is measured is what users get.
-"""
+"""Questions on the embedded CT-like slices, with an expert on offer: side, size and number of lesions need it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from eval.backends.base import Messages, Reply
-from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, choose_donors
-from eval.data import Sample, text_of
-from eval.generation import Generator, Request
-from eval.metrics.expert_trigger import called_expert, precision_recall
-from eval.tasks.base import Options, Row, Task
+from eval.tasks.expert_conversation import ExpertConversation
 from eval.tasks.registry import register_task
-
-MAX_CALLS = 1
 
 
 @register_task
-class SyntheticMedical(Task):
+class SyntheticMedical(ExpertConversation):
     name = "synthetic_medical"
     key = "medical"
     metrics = ("accuracy",)
     max_new_tokens = 16
-    controls = (EXPERT_WITHHELD, EXPERT_WRONG)
-
-    def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
-        """Rows of the questions with the expert, with a wrong expert, and without. The first two share batches."""
-        samples = self.prepare(samples, options)
-        rows = [self.row(sample, Reply(error=sample.problem), None, {}) for sample in samples if sample.problem]
-        samples = [sample for sample in samples if not sample.problem]
-        asked: list[tuple[Sample, Sample | None]] = [(sample, None) for sample in samples]
-        controls = self.wants_controls(options)
-        if controls:
-            pairs = zip(samples, choose_donors(samples, options.seed))
-            asked += [(sample, donor) for sample, donor in pairs if donor is not None]
-        rows += self.converse(asked, generator, options, offer=True)
-        if controls:
-            rows += self.converse([(sample, None) for sample in samples], generator, options, offer=False)
-        return rows
-
-    def converse(
-        self, asked: Sequence[tuple[Sample, Sample | None]], generator: Generator, options: Options, offer: bool
-    ) -> list[Row]:
-        """One conversation per (sample, donor of the expert's file or None), all rounds batched over conversations."""
-        from vlm.experts import ExpertSession
-
-        control = None if offer else EXPERT_WITHHELD
-        who: dict[int, tuple[str, str | None]] = {}  # conversations keep their identity over rounds
-        last: dict[int, Reply] = {}
-        turn = 0
-
-        def generate(conversations: list[Messages]) -> list[str]:
-            nonlocal turn
-            turn += 1
-            for conversation, (sample, donor) in zip(conversations, asked if turn == 1 else []):
-                who[id(conversation)] = sample.id, EXPERT_WRONG if donor else control
-            names = [who[id(c)] for c in conversations]
-            requests = [Request(n, c, self.request_key(n, of, turn)) for (n, of), c in zip(names, conversations)]
-            label = f"{self.key}{'' if offer else ' without expert'}, turn {turn}"
-            replies = generator.answer(requests, self.decoding(options), label)
-            last.update({id(c): reply for c, reply in zip(conversations, replies)})
-            return [reply.text for reply in replies]
-
-        transcripts = ExpertSession(max_calls=MAX_CALLS).run_batch(
-            generate,
-            [sample.prompt for sample, _ in asked],
-            offer=offer,
-            expert_override=[donor.media[-1] if donor else None for _, donor in asked],
-        )
-        rows = []
-        for (sample, donor), transcript in zip(asked, transcripts):
-            first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
-            note: dict[str, Any] = {
-                "wanted_expert": sample.meta.get("expert"),
-                "called_expert": called_expert(first),
-                "calls": [call.as_json() for call in transcript.calls],
-                "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
-            }
-            if donor is not None:
-                note |= {"donor": donor.id, "expert_file": donor.media[-1]}
-            rows.append(self.row(sample, last[id(transcript.messages)], EXPERT_WRONG if donor else control, note))
-        return rows
-
-    def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """As usual, and how well the model decided when to call."""
-        figures = super().figures(rows)
-        decisions = [(r["called_expert"], r["wanted_expert"]) for r in rows if r["control"] is None and "calls" in r]
-        precision, recall = precision_recall(decisions)
-        figures |= {"trigger_precision": round(precision, 4), "trigger_recall": round(recall, 4)}
-        return figures
