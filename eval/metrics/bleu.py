@@ -2,8 +2,9 @@
 
 `package="sacrebleu"`: the library itself (Post, WMT 2018), 13a tokens, exponential smoothing.
 `package="pycocoevalcap"`: the rule of the COCO caption code, which VILA-M3 uses: tokens by blanks (there after a Java
-tokenizer, which we do not run), no smoothing but 1e-15, closest reference length. They differ by points on the same reports:
-always say which. The mean of sentence scores is not corpus BLEU; for figures over many samples use the aggregate `CorpusBleu`.
+tokenizer, which we do not run), no smoothing but 1e-15, closest reference length.
+They differ by points on the same reports: always say which. A mean of sentence scores is not corpus BLEU; for figures
+over many samples use the aggregate `CorpusBleu`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Labels of one sample, e.g. the findings of a chest X-ray: F1 between the set answered and the set that holds.
 
 An answer is read, never guessed from: it is a list of labels ("Edema, Effusion", "Edema|Effusion", a JSON list), a
-single label or "none"; anything else is INVALID, scores 0 and is counted by the aggregate `invalid_rate`, since
-answers that silently become "no finding" flatter a model that cannot answer. Macro, micro F1: `eval.aggregates.LabelF1`.
+single label or "none"; anything else is INVALID, scores 0 and is counted by the aggregate `invalid_rate`, since answers
+that silently become "no finding" flatter a model that cannot answer. Macro and micro F1: the aggregate `LabelF1`.
 """
 
 from __future__ import annotations
