@@ -64,10 +64,11 @@ def _announced(response: str, letters: Sequence[str], options: Sequence[str]) ->
     return found
 
 
-def _leading(response: str, letters: Sequence[str]) -> str:
+def _leading(response: str, letters: Sequence[str], options: Sequence[str]) -> str:
     """A letter at the start with something behind it that ends it: ")", ".", ":", "-", the end of the line.
 
-    A bare blank is enough for a capital that is no English word ("B because ..."), unless another letter follows.
+    A bare blank is enough for a capital that is no English word ("B because ..."), unless another letter follows or an
+    option's text begins with that letter as a word (EgoSchema calls the camera's wearer C: "C cooks").
     """
     letter = _pattern(letters)
     match = re.match(rf"{_OPEN}(?i:(?:option|choice|answer)\s+)?{_OPEN}{letter}{_END}({_CLOSE})", response)
@@ -81,6 +82,7 @@ def _leading(response: str, letters: Sequence[str]) -> str:
     if re.match(r"[.:)]|\s*(?:\n|$|[-–—])", rest) or re.search(r"[)\]]", match[2]):
         return _canonical(match[1], letters)
     others = [letter for letter in letters if letter != match[1] and re.search(_word(letter), response)]
+    others += [option for option in options if _words(option).startswith(f"{match[1].casefold()} ")]
     return match[1] if match[1] in letters and match[1] not in ("A", "I") and not others else ""
 
 
@@ -108,4 +110,8 @@ def radio_vlm(response: str, letters: Sequence[str], options: Sequence[str]) -> 
     alone = re.fullmatch(rf"{_OPEN}{_pattern(letters)}{_CLOSE}[\s.,;:!?]*+{_CLOSE}\s*", response)
     if alone:
         return _canonical(alone[1], letters)
-    return _announced(response, letters, options) or _leading(response, letters) or _by_text(response, letters, options)
+    return (
+        _announced(response, letters, options)
+        or _leading(response, letters, options)
+        or _by_text(response, letters, options)
+    )
