@@ -42,7 +42,8 @@ class RadioBackend(Backend):
     def rendered(self, encoded: Encoded) -> str:
         return collapse_repeats(self._decode(encoded.data["input_ids"].tolist()))
 
-    def generate(self, batch: list[Encoded], decoding: Decoding) -> Batch:
+    def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:
+        """`how`: further arguments of the model's `generate`, for callers that sample or stream."""
         inputs = self.processor.collate([encoded.data for encoded in batch], padding_side="left")
         inputs = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
         width = inputs["input_ids"].shape[1]
@@ -53,11 +54,10 @@ class RadioBackend(Backend):
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=decoding.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
                 eos_token_id=self.stop_ids,
                 pad_token_id=self.pad_id,
                 stopping_criteria=criteria,
+                **({"do_sample": False, "num_beams": 1} | how),
             )
         replies = [self._reply(encoded, ids, decoding) for encoded, ids in zip(batch, output[:, width:].tolist())]
         return Batch(replies, first.at - started if first.at else None)

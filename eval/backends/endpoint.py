@@ -1,0 +1,129 @@
+"""A model behind an OpenAI-compatible `/chat/completions`: `radio-vlm serve`, vLLM, a vendor's API.
+
+Requests of a batch run side by side. What a server does with sizes of pictures, its chat template or its weights is its
+own; the results file says which server it was and what that says of itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
+from eval.backends.open_media import FrameSampling
+from eval.backends.openai_client import JsonServer, ServerError, UnreachableError
+from eval.backends.openai_messages import FRAME_QUALITY, MAX_BYTES, MAX_PIXELS, shown, to_openai
+
+logger = logging.getLogger(__name__)
+
+PARALLEL = 32  # requests at once, at most, whatever the batch size
+TIMEOUT = 600.0  # seconds without a byte from the server
+MAX_STOPS = 4  # of OpenAI's protocol; further stop strings are cut here alone
+CHARACTERS_A_TOKEN, PIXELS_A_TOKEN = 4, 28 * 28  # estimates, for sorting
+
+
+class EndpointBackend(Backend):
+    """One model of one server."""
+
+    name = "endpoint"
+
+    def __init__(self, base_url: str, model: str, api_key: str | None = None, **patience: Any) -> None:
+        """`base_url`: up to where `/chat/completions` follows, mostly ending in /v1. `patience`: see `JsonServer`.
+
+        Raises ValueError for an address with a password in it.
+        """
+        self.server = JsonServer(base_url, api_key, **({"timeout": TIMEOUT, "first_wait": 1.0} | patience))
+        self.model = model
+        self.processor = FrameSampling()  # videos are sampled here
+
+    def encode(self, messages: Messages, sample_id: str) -> Encoded:
+        sent, sizes = to_openai(messages, self.processor.video)
+        prompt = shown(sent)
+        nbytes = sum(
+            len(part["image_url"]["url"])
+            for message in sent
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+            if part["type"] == "image_url"
+        )
+        tokens = sum(width * height // PIXELS_A_TOKEN for width, height in sizes)
+        return Encoded(sent, len(prompt) // CHARACTERS_A_TOKEN + tokens, nbytes + len(prompt), prompt=prompt)
+
+    def generate(self, batch: list[Encoded], decoding: Decoding) -> Batch:
+        """A request that the server refuses is a reply with an error: its neighbours have nothing to do with it."""
+        with ThreadPoolExecutor(min(len(batch), PARALLEL), "request") as pool:
+            return Batch(list(pool.map(lambda one: self._reply(one.data, decoding), batch)))
+
+    def _reply(self, messages: Messages, decoding: Decoding) -> Reply:
+        payload: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": decoding.max_new_tokens,
+        }
+        if decoding.stop:
+            payload["stop"] = list(decoding.stop[:MAX_STOPS])
+        started = time.perf_counter()
+        try:
+            answer = self.server.post("/chat/completions", payload)
+            reply = read_answer(answer, decoding)
+        except ServerError as error:
+            reply = Reply(error=f"{type(error).__name__}: {error}")
+        reply.seconds = round(time.perf_counter() - started, 4)
+        return reply
+
+    def describe(self) -> dict[str, Any]:
+        """Raises OSError where there is no server, ValueError where it refuses the key."""
+        return {
+            "class": type(self).__name__,
+            "server": self.server.base_url,
+            "model": self.model,
+            "says_of_itself": (says := self._says_of_itself()),
+            "images": f"JPEG and PNG as stored, others as PNG; at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes",
+            "video": {**self.processor.video, "given_as": f"JPEG images (quality {FRAME_QUALITY}) with times"},
+            "chat_template": None,
+            "fingerprint": says.get("fingerprint"),
+        }
+
+    def _says_of_itself(self) -> dict[str, Any]:
+        """The server's own entry for the model; empty where it has none."""
+        try:
+            answer = self.server.get("/models")
+        except UnreachableError as error:
+            raise ConnectionError(f"--model: {error}") from None
+        except ServerError as error:
+            if error.status in (401, 403):
+                raise ValueError(f"--model: {error} (the key is read from OPENAI_API_KEY)") from None
+            logger.warning("%s/models: %s", self.server.base_url, error)
+            return {}
+        listed = answer.get("data") if isinstance(answer, dict) else None
+        entries = {str(one.get("id")): one for one in listed or [] if isinstance(one, dict)}
+        if entries and self.model not in entries:
+            known = ", ".join(sorted(entries)[:10])
+            logger.warning("%s lists no model %s; it lists: %s", self.server.base_url, self.model, known)
+        return entries.get(self.model, {})
+
+
+def read_answer(answer: Any, decoding: Decoding) -> Reply:
+    """The reply in a chat completion. Raises ServerError where there is none."""
+    try:
+        choice = answer["choices"][0]
+        content, why = choice["message"].get("content"), choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ServerError(f"the server's answer has no choices: {str(answer)[:300]}") from None
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content)
+    if not isinstance(content, str):
+        refusal = choice["message"].get("refusal")
+        raise ServerError(f"the server gave no text (finish_reason {why}){f': {refusal}' if refusal else ''}")
+    usage = answer.get("usage") or {}
+    text, cut = decoding.cut(content)
+    return Reply(
+        text.strip(),
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        media_tokens=(usage.get("prompt_tokens_details") or {}).get("media_tokens") or 0,
+        tokens=usage.get("completion_tokens") or 0,
+        stopped=cut or why != "length",
+    )
