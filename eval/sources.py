@@ -12,6 +12,7 @@ import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,42 @@ class Source:
         the two ways to get the data.
         """
         try:
-            from datasets import load_dataset
+            import datasets  # noqa: F401 - the message is better here than where it is used
         except ImportError as error:
             raise ValueError("public benchmarks are read with `datasets`: pip install 'radio-vlm[eval]'") from error
         local = self.local_folder(root, task)
         try:
-            if local is not None:
-                table = load_copy(local, self.config, self.split)
-            else:
-                table = load_dataset(
-                    self.repo, self.config, split=self.split, revision=self.revision, streaming=limit is not None
-                )
+            table = self._from_hub(limit) if local is None else load_copy(local, self.config, self.split)
         except Exception as error:  # no network, no such repository, a gated one: each has its own class somewhere
             raise FileNotFoundError(self._how(root, task, error)) from error
         for place, row in enumerate(_undecoded(table)):
             if limit is not None and place >= limit:
                 return
             yield dict(row)
+
+    def _from_hub(self, limit: int | None):
+        """The table, streamed: over the network with `limit`, else from files that are fetched once.
+
+        The files are read as they are; `load_dataset` would write all of them a second time, as Arrow. Without a
+        network, what an earlier run or `hf download` left in the hub's cache is read.
+        """
+        from datasets import load_dataset, load_dataset_builder
+        from huggingface_hub import snapshot_download
+
+        fetch = partial(snapshot_download, self.repo, repo_type="dataset", revision=self.revision)
+        try:
+            if limit is not None:
+                return load_dataset(self.repo, self.config, split=self.split, revision=self.revision, streaming=True)
+            builder = load_dataset_builder(self.repo, self.config, revision=self.revision)
+            # hf://datasets/OWNER/NAME@COMMIT/path/in/the/repository
+            names = [url.split("@", 1)[1].split("/", 1)[1] for url in builder.config.data_files[self.split]]
+            folder = fetch(allow_patterns=["README.md", *names])
+        except Exception as error:
+            try:
+                folder = fetch(local_files_only=True)
+            except Exception:
+                raise error from None
+        return load_copy(Path(folder), self.config, self.split)
 
     def _how(self, root: str | Path, task: str, error: Exception) -> str:
         return (
