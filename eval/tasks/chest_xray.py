@@ -15,7 +15,6 @@ Images of one patient share a group. The prompt is ours.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from eval.data import Sample
 from eval.local_files import BadRow, csv_rows, media_file
 from eval.media_store import MediaStore
 from eval.sources import DataPlaces, Source
-from eval.tasks.benchmark import Benchmark, image
+from eval.tasks._pictures import pictures_or_problem, with_problem
+from eval.tasks.benchmark import Benchmark
 from eval.tasks.registry import register_task
 
 FINDINGS = (
@@ -80,22 +80,17 @@ class ChestXray(Benchmark):
     def samples(cls, row: dict[str, Any], number: int, store: MediaStore, places: DataPlaces) -> Iterable[Sample]:
         name = row["Image Index"]
         positive = findings_of(row["Finding Labels"], name)
-        content: list[Any] = []
-        problem = None
-        try:
-            content.append(image(store.save(media_file(row["folders"], name))))
-        except (OSError, ValueError) as error:
-            problem = str(error)
+        picture, problem = pictures_or_problem(lambda: [store.save(media_file(row["folders"], name))])
         for finding in FINDINGS:
             words = finding.replace("_", " ").lower()
             sample = cls.sample(
                 f"{Path(name).stem}-{finding}",
-                [*content, cls.prompt.format(finding=words)],
+                [*picture, cls.prompt.format(finding=words)],
                 ["yes" if finding in positive else "no"],
                 kind=finding,
                 group=str(row.get("Patient ID") or name),
             )
-            yield replace(sample, problem=problem) if problem else sample
+            yield with_problem(sample, problem)
 
     def aggregates(self) -> dict[str, Aggregate]:
         return {

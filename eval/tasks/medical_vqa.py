@@ -19,15 +19,15 @@ answer (yes or no: closed, else open), since the two splits are not the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from eval.aggregates import Aggregate, Mean
 from eval.backends.base import Reply
 from eval.controls import IMAGES_EXCHANGED
 from eval.data import Sample
+from eval.tasks._pictures import pictures_or_problem, with_problem
 from eval.tasks.base import Row
-from eval.tasks.benchmark import Benchmark, image, pictures_group
+from eval.tasks.benchmark import Benchmark, pictures_group
 
 SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
 CLOSED, OPEN = "closed", "open"
@@ -87,17 +87,18 @@ class MedicalVQA(Benchmark):
         if not str(question or "").strip():
             raise ValueError("no question in the row")
         kind, told_by = answer_type_of(answer_type, answer)
-        content: list[dict[str, Any] | str] = [cls.prompt.format(question=str(question).strip())]
-        problem = None
-        try:
-            path = picture()
-            content.insert(0, image(path))
-            about = {"group": pictures_group(path), **about}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"missing column {error}" if isinstance(error, KeyError) else str(error)
-        answers = [] if answer is None else [answer]
-        sample = cls.sample(sample_id, content, answers, answer_type=kind, answer_type_from=told_by, **about)
-        return replace(sample, problem=problem) if problem else sample
+        pictures, problem = pictures_or_problem(lambda: [picture()])
+        if pictures:
+            about = {"group": pictures_group(pictures[0]["image"]), **about}
+        sample = cls.sample(
+            sample_id,
+            [*pictures, cls.prompt.format(question=str(question).strip())],
+            [] if answer is None else [answer],
+            answer_type=kind,
+            answer_type_from=told_by,
+            **about,
+        )
+        return with_problem(sample, problem)
 
     def metrics_for(self, sample: Sample) -> Sequence[str]:
         kind = sample.meta.get("answer_type")

@@ -23,7 +23,8 @@ from eval.data import Sample
 from eval.local_files import csv_rows, media_file, media_folders
 from eval.media_store import MediaStore
 from eval.sources import DataPlaces, Source
-from eval.tasks.benchmark import Benchmark, image
+from eval.tasks._pictures import pictures_or_problem, with_problem
+from eval.tasks.benchmark import Benchmark
 from eval.tasks.registry import register_task
 
 LETTERS = "ABCD"
@@ -61,16 +62,15 @@ class PMCVQA(Benchmark):
             raise ValueError(f"the gold option is {gold!r}, not one of A, B, C, D")
         choices = " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, options))
         figure = row["Figure_path"]
-        yield cls.sample(
+        picture, problem = pictures_or_problem(lambda: [store.save(media_file(row["folders"], figure))])
+        sample = cls.sample(
             row["index"] if "index" in row else f"{cls.name}-{number}",
-            [
-                image(store.save(media_file(row["folders"], figure))),
-                cls.prompt.format(question=row["Question"].strip(), choices=choices),
-            ],
+            [*picture, cls.prompt.format(question=row["Question"].strip(), choices=choices)],
             [gold],
             group=figure,
             scoring={"options": options},
         )
+        yield with_problem(sample, problem)
 
     def aggregates(self) -> dict[str, Aggregate]:
         return {"mcq_accuracy": Mean("mcq_accuracy"), "unreadable_rate": UnreadableRate()}

@@ -26,7 +26,8 @@ from eval.data import Sample
 from eval.local_files import json_rows, jsonl_rows, media_file
 from eval.media_store import MediaStore
 from eval.sources import DataPlaces, Source
-from eval.tasks.benchmark import Benchmark, image
+from eval.tasks._pictures import pictures_or_problem, with_problem
+from eval.tasks.benchmark import Benchmark
 from eval.tasks.registry import register_task
 
 ANNOTATION, LINES = "annotation.json", "test.jsonl"
@@ -65,13 +66,17 @@ class ReportGeneration(Benchmark):
             raise ValueError(f"study {study}: no image_path, images or image")
         names = [listed] if isinstance(listed, str) else list(listed)
         report = row.get("report") or row.get("findings")
-        yield cls.sample(
+        pictures, problem = pictures_or_problem(
+            lambda: [store.save(media_file([row["folder"]], name)) for name in names]
+        )
+        sample = cls.sample(
             study,
-            [*(image(store.save(media_file([row["folder"]], name))) for name in names), cls.prompt],
+            [*pictures, cls.prompt],
             [report] if str(report or "").strip() else [],
             group=str(row.get("group") or study),
             impression=row.get("impression"),
         )
+        yield with_problem(sample, problem)
 
     def aggregates(self) -> dict[str, Aggregate]:
         orders = (4, 1, 2, 3)  # the headline first
