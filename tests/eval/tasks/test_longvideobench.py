@@ -24,7 +24,7 @@ def test_what_is_asked(tmp_path):
 
 
 def test_kinds_and_rule(tmp_path):
-    """lmms-eval reads the first capital of A to E, so `Based on the video, C.` is B; also where there is no option E."""
+    """lmms-eval reads the first capital of A to E: `Based on the video, C.` is B; also where there is no option E."""
     job = mini_job("longvideobench", tmp_path)
     answers = {"86CxyhFV9MI_1": "Based on the video, C.", "86CxyhFV9MI_0": "E", "zz_0": "E. perhaps"}
     figures, rows, _ = run_video_job(job, answers)
