@@ -223,7 +223,10 @@ def _sample(record: Any, label: str, base_dir: Path, info: dict[str, Any]) -> Sa
             messages = _from_turns(turns, media) if plain else turns
         elif "question" in record:
             messages, answers = _from_question(record)
-            meta = {"answers": answers, **meta, **{k: record[k] for k in ("kind", "metric") if k in record}}
+            kept = ("kind", "metric", "group", "scoring")
+            meta = {"answers": answers, **meta, **{k: record[k] for k in kept if record.get(k) is not None}}
+            if record.get("options"):
+                meta["scoring"] = {"options": list(map(str, record["options"])), **meta.get("scoring", {})}
         else:
             raise ValueError("no messages, conversations or question in the record")
         messages = [_with_absolute_media(message, base_dir) for message in messages]

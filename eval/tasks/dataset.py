@@ -1,7 +1,8 @@
 """Any dataset folder, JSONL or LLaVA JSON of a user's own: the figure is the metric they name.
 
-Without a name the records' own `metric` field decides, else exact match. Samples with pictures are also asked with the
-pictures exchanged, those with videos with the frames shuffled.
+Without a name the records' own `metric` decides, for each record its own; a record with options is a multiple-choice
+question; the rest is exact match. Samples with pictures are also asked with the pictures exchanged, those with videos
+with the frames shuffled.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eval.aggregates import Aggregate, CorpusBleu, Mean
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED
-from eval.data import Dataset, media_items
+from eval.data import Dataset, Sample, media_items
 from eval.metrics import get_metric
 from eval.tasks.base import Row, Task
 from eval.tasks.registry import register_task
+
+OWN_METRIC = "own_metric"
+_BESIDE = ("exact_match", "anls")  # shown beside a single metric
+_NO_SCORES = {"mcq_option_extraction": "mcq_accuracy"}  # names a letter; what scores it
 
 
 @register_task
@@ -22,19 +28,53 @@ class DatasetTask(Task):
     max_new_tokens = 64
 
     def __init__(self, dataset: Dataset | None = None, metric: str | None = None) -> None:
-        """Raises UnknownNameError for an unknown metric, ValueError without a dataset."""
+        """Raises UnknownNameError for an unknown metric, ValueError without a dataset or for what gives no score."""
         if dataset is None:
             raise ValueError("the task 'dataset' needs data: use --data FOLDER or FILE")
-        own = next((sample.meta["metric"] for sample in dataset.samples if "metric" in sample.meta), None)
-        chosen = metric or own or "exact_match"
-        get_metric(chosen)
+        self.metric = metric
+        used = dict.fromkeys(self.metric_of(sample) for sample in dataset.samples if not sample.problem)
+        used = used or {metric or "exact_match": None}
+        for name in used:
+            get_metric(name)
+            if name in _NO_SCORES:
+                raise ValueError(f"metric {name} gives no score: use {_NO_SCORES[name]}")
+        self.several = len(used) > 1
         self.key = dataset.name
-        self.metrics = (chosen, *(name for name in ("exact_match", "anls") if name != chosen))
+        self.metrics = tuple(used) if self.several else tuple(dict.fromkeys([*used, *_BESIDE]))
         kinds = {item["type"] for sample in dataset.samples for item in media_items(sample.prompt)}
         self.controls = tuple(c for k, c in (("image", IMAGES_EXCHANGED), ("video", FRAMES_SHUFFLED)) if k in kinds)
+
+    def metric_of(self, sample: Sample) -> str:
+        own = "mcq_accuracy" if sample.scoring.get("options") else "exact_match"
+        return self.metric or str(sample.meta.get("metric") or own)
+
+    def metrics_for(self, sample: Sample) -> Sequence[str]:
+        return (self.metric_of(sample),) if self.several and not sample.problem else self.metrics
+
+    def aggregates(self) -> dict[str, Aggregate]:
+        """The mean of each metric; first, where the records name several, the mean of each record's own."""
+        own: dict[str, Aggregate] = {OWN_METRIC: OwnMetric()} if self.several else {}
+        return own | {name: _figure(name) for name in self.metrics}
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         figures = super().figures(rows)
         if len(figures["kinds"]) < 2:
             del figures["kinds"]
         return figures
+
+
+class OwnMetric(Mean):
+    """Mean of `row["score"]`: each record under the metric that it names itself."""
+
+    def __init__(self) -> None:
+        super().__init__(OWN_METRIC)
+
+    def statistics(self, row: Row) -> Any:
+        return super().statistics({**row, "scores": {OWN_METRIC: row["score"]}})
+
+
+def _figure(metric: str) -> Aggregate:
+    """BLEU over many answers is not the mean of their scores."""
+    if metric.startswith("bleu"):
+        return CorpusBleu(int(metric.removeprefix("bleu")), name=metric)
+    return Mean(metric)

@@ -187,7 +187,7 @@ def test_requests_that_cannot_be_met_say_what_is_known(tmp_path, capsys):
     with pytest.raises(UnknownNameError, match="unknown task 'docs'; known: .*synthetic_documents.*synthetic_videos"):
         job_for_task("docs", DataPlaces(tmp_path))
     assert main(["--model", "m", "--tasks", "docs"]) == 2
-    assert "known: dataset, docvqa" in capsys.readouterr().err
+    assert "known: ai2d, " in capsys.readouterr().err
     assert main(["--model", "m", "--data", str(tmp_path), "--metric", "bleurgh"]) == 2
     assert "unknown metric 'bleurgh'; known: accuracy, anls" in capsys.readouterr().err
     assert main(["--model", "m", "--tasks", "synthetic_videos", "--data-root", str(tmp_path)]) == 2

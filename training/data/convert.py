@@ -28,8 +28,8 @@ from training.data.sources import DataError, open_source
 from vlm.errors import SampleError
 
 logger = logging.getLogger(__name__)
-# Names of metrics in label files -> names in eval/metrics. Table structure (TEDS) has no metric yet: compared as text.
-METRICS = {"relaxed": "relaxed_accuracy", "teds": "anls"}
+# Names of metrics in label files -> names in eval/metrics.
+METRICS = {"relaxed": "relaxed_accuracy", "exact": "exact_match"}
 LLAVA_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 
 
