@@ -23,6 +23,7 @@ from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
 from tests.check.evs_numbers import evs_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
 from tests.check.geometry_numbers import geometry_numbers  # noqa: E402
+from tests.check.lmms_numbers import lmms_numbers  # noqa: E402
 from tests.check.lora_numbers import lora_numbers  # noqa: E402
 from tests.check.loss_numbers import loss_numbers  # noqa: E402
 from tests.check.omni_numbers import omni_numbers  # noqa: E402
@@ -138,6 +139,7 @@ def main() -> int:
     parts += [
         lambda: training_throughput_numbers(args.out / "throughput"),
         lambda: check_data_numbers(args.out / "check_data"),
+        lambda: lmms_numbers(args.out / "lmms", first / "export", SHARED),
     ]
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))
