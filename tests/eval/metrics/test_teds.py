@@ -92,7 +92,7 @@ def test_bad_spans_do_not_raise(span):
 )
 def test_endless_tables_end(text):
     start = time.monotonic()
-    assert teds(text, [GOLD, "<table>" + "<div><p></p>" * 700]) < 0.1
+    assert teds(text, ["<table>" + "<div><p></p>" * 700]) == 0.0
     assert time.monotonic() - start < 10  # generous: some take minutes without the bounds
 
 
