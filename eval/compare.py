@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"eval/compare.py: {error}\n")
         return 2
-    sys.stdout.write(text + (f"\n\npage     {args.out}\n" if args.out else "\n"))
+    sys.stdout.write(text + "\n")
+    if args.out and not args.markdown:
+        sys.stdout.write(f"\npage     {args.out}\n")
     return 0
 
 

@@ -14,6 +14,7 @@ from eval.aggregates import Aggregate, Mean
 from eval.bootstrap import PairedEstimate, paired_interval
 from eval.recorded import recorded_task
 from eval.results_file import Result, Row
+from eval.tasks.base import Task
 
 NOISE = 1e-9
 
@@ -42,8 +43,10 @@ class TaskComparison:
     key: str
     figure: str
     metric: str
-    """What the scores of single samples are; `figure` sums them up, or is computed from the answers themselves."""
+    """What the scores of single samples are; `score`: each sample's own headline score."""
     estimate: PairedEstimate
+    others: dict[str, PairedEstimate] = field(default_factory=dict)
+    """Further figures of the task."""
     better: int = 0
     worse: int = 0
     equal: int = 0
@@ -96,11 +99,13 @@ def _has(metric: str, key: str, *results: Result) -> bool:
 def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskComparison:
     task = recorded_task(key, a.about(key), a.rows(key))
     rows_a, rows_b = (_by_id(result, key) for result in (a, b))
-    aggregate = Mean(metric) if metric else _headline(task, [*rows_a.values(), *rows_b.values()])
-    score = getattr(aggregate, "metric", task.metrics[0])
-    counted_a, counted_b = task.counted(list(rows_a.values())), task.counted(list(rows_b.values()))
-    found = TaskComparison(key, aggregate.name, score, paired_interval(aggregate, counted_a, counted_b))
-    for row in counted_a:
+    figures = {metric: Mean(metric)} if metric else _figures(task, [*rows_a.values(), *rows_b.values()])
+    counted = [task.counted(list(rows.values())) for rows in (rows_a, rows_b)]
+    estimates = {name: paired_interval(figure, *counted) for name, figure in figures.items()}
+    headline = next(iter(figures))
+    score = metric or _score_of_samples(a.about(key), b.about(key), figures[headline])
+    found = TaskComparison(key, headline, score or "score", estimates.pop(headline), estimates)
+    for row in counted[0]:
         other = rows_b.get(row["id"])
         before, after = (None if r is None else _score(r, score) for r in (row, other))
         if before is None or after is None:
@@ -112,8 +117,14 @@ def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskCom
         found.worse += after < before
         found.changed.append(Change(row, other, before, after))
     found.changed.sort(key=lambda c: (-abs(c.after - c.before), c.after > c.before, str(c.a["id"])))
-    found.warnings = [*_missing(a, b, rows_a, rows_b), *_differences_of_tasks(key, a, b, rows_a, rows_b)]
+    found.warnings = [*_missing(a, b, rows_a, rows_b), *_differences_of_tasks(a, b, key, rows_a, rows_b)]
     return found
+
+
+def _score_of_samples(about_a: dict[str, Any], about_b: dict[str, Any], figure: Aggregate) -> str | None:
+    """Which score of single samples is compared; None: each sample's own headline, where both runs have the same."""
+    same = about_a.get("metrics") == about_b.get("metrics")
+    return None if same else getattr(figure, "metric", None)
 
 
 def _by_id(result: Result, key: str) -> dict[str, Row]:
@@ -125,20 +136,25 @@ def _by_id(result: Result, key: str) -> dict[str, Row]:
     return rows
 
 
-def _headline(task: Any, rows: Sequence[Row]) -> Aggregate:
-    """The task's headline figure, or the mean of its first metric where the rows lack what the figure needs."""
-    aggregate = task.aggregates()[task.headline]
+def _figures(task: Task, rows: Sequence[Row]) -> dict[str, Aggregate]:
+    """The task's figures, headline first, as far as the rows hold what they need; else the mean of its first metric."""
+    return {name: figure for name, figure in task.aggregates().items() if _computable(figure, rows)} or {
+        task.metrics[0]: Mean(task.metrics[0])
+    }
+
+
+def _computable(figure: Aggregate, rows: Sequence[Row]) -> bool:
     try:
-        prepared = aggregate.prepared(rows)
+        prepared = figure.prepared(rows)
         for row in rows:
             prepared.statistics(row)
     except (KeyError, ValueError):
-        return Mean(task.metrics[0])
-    return aggregate
+        return False
+    return True
 
 
-def _score(row: Row, metric: str) -> float | None:
-    """The sample's score; that of its headline in files of an older version, which knew no other."""
+def _score(row: Row, metric: str | None) -> float | None:
+    """The sample's score under `metric`, or its headline score (the only one in files of older versions)."""
     scores = row.get("scores") or {}
     return scores[metric] if metric in scores else row["score"]
 
@@ -151,7 +167,7 @@ def _missing(a: Result, b: Result, rows_a: dict[str, Row], rows_b: dict[str, Row
     return found
 
 
-def _differences_of_tasks(key: str, a: Result, b: Result, rows_a: dict[str, Row], rows_b: dict[str, Row]) -> list[str]:
+def _differences_of_tasks(a: Result, b: Result, key: str, rows_a: dict[str, Row], rows_b: dict[str, Row]) -> list[str]:
     """What differs between two runs of a task beside the model."""
     found = []
     shared = [(rows_a[name], rows_b[name]) for name in rows_a if name in rows_b]

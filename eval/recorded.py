@@ -24,9 +24,13 @@ def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Ta
     A task that this version does not know (a plug-in's) is taken as a plain one: means of its metrics.
     """
     try:
-        task = get_task(str(about.get("task")))(Dataset(Path(key), Path(key), {"name": key}, []))
+        kind = get_task(str(about.get("task")))
     except UnknownNameError:
-        task = Task()
+        kind = Task
+    try:
+        task = kind(Dataset(Path(key), Path(key), {"name": key}, []))
+    except ValueError:  # what it needs for asking, an expert say, is not here; its figures do not need it
+        task = object.__new__(kind)
     first = next((row.get("scores") for row in rows), None) or {}
     task.key = key
     task.metrics = tuple(about.get("metrics") or first or task.metrics)

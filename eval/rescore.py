@@ -1,7 +1,7 @@
-"""Entry script: `python eval/rescore.py RESULTS.json --metric mcq_accuracy --set extractor=mmmu.parse_multi_choice_response`.
+"""Entry script: `python eval/rescore.py RESULTS.json --metric anls,token_f1` scores stored answers by other metrics.
 
-Scores the stored answers of an evaluation under other metrics, without the model. Figures and intervals come from the
-code of a run; what else a results file holds stays as it is. The new file says which one it was made from.
+No model is needed. Figures and intervals come from the code of a run; what else a results file holds stays as it is.
+The new file says which one it was made from.
 """
 
 from __future__ import annotations
@@ -67,21 +67,27 @@ def rescore(
 
 
 def _row(row: dict[str, Any], metrics: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The row under `metrics`. A metric that the run did not apply to the sample (its score is None) stays so."""
     from eval.scoring import keywords, scores_of
 
-    known = frozenset().union(*map(keywords, metrics))
-    scoring = {**(row.get("scoring") or {}), **{k: v for k, v in settings.items() if k in known}}
+    old = row.get("scores") or {}
+    scoring = {
+        **(row.get("scoring") or {}),
+        **{k: v for k, v in settings.items() if any(k in keywords(m) for m in metrics)},
+    }
+    applied = [name for name in metrics if name not in old or old[name] is not None]
     try:
         fresh = scores_of(
-            metrics, row["output"], row.get("answers") or [], scoring, row.get("error"), row.get("unscored")
+            applied, row["output"], row.get("answers") or [], scoring, row.get("error"), row.get("unscored")
         )
         for name, value in fresh.items():
             if not isinstance(value, (int, float, type(None))):
                 raise ValueError(f"{name} gives {value!r}, which is no score")
     except (ValueError, TypeError) as error:
         raise ValueError(f"sample {row['id']!r} of task {row['task']!r} cannot be scored: {error}") from error
-    old = {name: score for name, score in (row.get("scores") or {}).items() if name not in fresh}
-    return {**row, "scoring": scoring, "score": fresh[metrics[0]], "scores": {**fresh, **old}}
+    scores = {**dict.fromkeys(metrics), **fresh, **{k: v for k, v in old.items() if k not in metrics}}
+    headline = next((scores[name] for name in metrics if scores[name] is not None), row["score"])
+    return {**row, "scoring": scoring, "score": headline, "scores": scores}
 
 
 def _check(result: Result, metrics: Sequence[str], settings: Mapping[str, Any], tasks: Sequence[str]) -> None:

@@ -100,8 +100,8 @@ def distinct(labels: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Labels as they are; where two are equal the name of the file is added, then a number."""
     named = [f"{x}, {p.stem}" if labels.count(x) > 1 else x for x, p in zip(labels, paths)]
     seen: dict[str, int] = {}
-    for place, name in enumerate(named):
+    unique = []
+    for name in named:
         seen[name] = seen.get(name, 0) + 1
-        if named.count(name) > 1:
-            named[place] = f"{name} ({seen[name]})"
-    return named
+        unique.append(f"{name} ({seen[name]})" if named.count(name) > 1 else name)
+    return unique

@@ -72,7 +72,7 @@ def speed_of(about: Mapping[str, Any], rows: Iterable[Mapping[str, Any]] = ()) -
 
 
 def speed_line(speed: Speed) -> str:
-    """`0.021 s a question · prefill 3 120 tokens/s · decode 410 tokens/s · encoding 12 %`; what is unknown is left out."""
+    """`0.021 s a question · prefill 3 120 tokens/s · decode 410 tokens/s · …`; what is unknown is left out."""
     parts = []
     if speed.seconds_per_request is not None:
         parts.append(f"{speed.seconds_per_request:.2g} s a question")

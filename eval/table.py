@@ -67,9 +67,9 @@ def scalar_figures(figures: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def figure_text(value: float | None, interval: Sequence[float] | None = None) -> str:
+def figure_text(value: float | None, interval: Sequence[float] | None = None, places: int = 2) -> str:
     """`0.913 [0.89–0.93]`, the interval being the 95 % one; `–` for a figure that does not exist."""
-    ends = f" [{interval[0]:.2f}–{interval[1]:.2f}]" if interval and None not in interval else ""
+    ends = f" [{interval[0]:.{places}f}–{interval[1]:.{places}f}]" if interval and None not in interval else ""
     return _cell(value) + ends
 
 

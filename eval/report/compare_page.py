@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from eval.comparison import Change, Comparison, TaskComparison
-from eval.comparison_text import all_warnings, difference, figures, verdict
+from eval.comparison_text import HEAD, all_warnings, difference, figure_rows, verdict
 from eval.report.charts import ticks
-from eval.report.parts import document, facts, fold, plot, section, table
-from eval.report.result_charts import Whisker, whiskers
+from eval.report.parts import document, facts, fold, section, table, two_sizes
+from eval.report.result_charts import NARROW, WIDE, Whisker, whiskers
 from eval.report.result_provenance import run_facts
 from eval.report.samples import card
 from eval.table import label
 
 CARDS = 36
-_HEAD = ["", "figure", "A", "B", "B − A", "better", "worse", "equal", ""]
 
 
 def compare_page(comparison: Comparison) -> str:
@@ -33,7 +32,7 @@ def compare_page(comparison: Comparison) -> str:
 
 def _header(comparison: Comparison) -> str:
     a, b = comparison.a, comparison.b
-    lines = [f"{task.key}: {difference(task)}, {verdict(task)}" for task in comparison.tasks]
+    lines = [f"{task.key}: {difference(task.estimate)}, {verdict(task.estimate)}" for task in comparison.tasks]
     words = f"A is {a.model or a.label}, B is {b.model or b.label}. "
     words += f"{lines[0]}." if len(lines) == 1 else f"{len(lines)} tasks in common."
     return (
@@ -63,23 +62,28 @@ def _differences(comparison: Comparison) -> str:
     reach = max([0.05, *ends])
     step = ticks(reach)[1]
     reach = -(-reach // step) * step
+    name = "Differences with 95 % intervals"
+    drawings = [whiskers([("", rows)], -reach, reach, name, layout, signed=True) for layout in (WIDE, NARROW)]
     lede = (
         "B − A over the samples that both answered, with 95 % intervals from resampling images or videos, both models "
         "together. An interval that holds zero says that the difference may be chance."
     )
-    return section("Differences", lede, plot(whiskers([("", rows)], -reach, reach, "Differences with 95 % intervals")))
+    return section("Differences", lede, two_sizes(*drawings))
 
 
 def _table(comparison: Comparison) -> str:
     rows = []
     for task in comparison.tasks:
-        key, figure, a, b, change, better, worse, equal = map(escape, figures(task))
-        value, _, interval = change.partition(" [")
-        change = f"{value}<small>{interval.rstrip(']')}</small>"
-        up, down = f'<span class="up">{better}</span>', f'<span class="down">{worse}</span>'
-        rows.append([key, figure, a, b, change, up, down, equal, escape(verdict(task))])
-    lede = "Better, worse, equal: samples whose score rose, fell or stayed."
-    return section("In figures", lede, table(_HEAD, rows, plain=True))
+        for key, figure, a, b, change, better, worse, equal, words in figure_rows(task):
+            value, _, interval = change.partition(" [")
+            change = f"{value}<small>{interval.rstrip(']')}</small>"
+            up, down = f'<span class="up">{better}</span>', f'<span class="down">{worse}</span>'
+            rows.append([escape(key), escape(figure), a, b, change, up, down, equal, escape(words)])
+    lede = (
+        "Better, worse, equal: samples whose score rose, fell or stayed. Of further figures only the direction is "
+        "said: some are better when they are lower."
+    )
+    return section("In figures", lede, table(["", *HEAD[1:4], "B − A", *HEAD[5:]], rows, plain=True))
 
 
 def _changed(task: TaskComparison, comparison: Comparison, most: int) -> str:
@@ -89,7 +93,7 @@ def _changed(task: TaskComparison, comparison: Comparison, most: int) -> str:
     for change in task.changed:
         counts[change.kind] = counts.get(change.kind, 0) + 1
     lede = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    lede = f"{lede}, of {len(task.changed) + task.equal} answers. Largest changes first, those for the worse before those for the better."
+    lede += f", of {len(task.changed) + task.equal} answers. Largest changes first, losses before gains."
     left = task.changed[most:]
     more = ", ".join(str(change.a["id"]) for change in left)
     rest = fold(f"{len(left)} more", f'<p class="soft">{escape(more)}</p>') if left else ""

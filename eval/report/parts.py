@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from eval.report.style import STYLE
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 FAINT_GAP = '<div class="gap"></div>'
 
 
 def document(title: str, body: str) -> str:
     """The whole page: needs no other file and makes no request. `body` is HTML."""
+    # A model writes any byte; HTML allows not all.
+    title, body = (_CONTROL.sub("\ufffd", words) for words in (title, body))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -44,6 +48,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[st
 def plot(drawing: str) -> str:
     """A drawing that scrolls sideways on a narrow screen rather than shrink its letters."""
     return f'<div class="plot">{drawing}</div>'
+
+
+def two_sizes(wide: str, narrow: str) -> str:
+    """A drawing in two layouts, of which the reader's screen shows one."""
+    return f'<div class="wide">{wide}</div><div class="phone">{narrow}</div>'
 
 
 def stage_head(number: str, title: str) -> str:

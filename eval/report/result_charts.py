@@ -27,67 +27,106 @@ class Whisker:
     series: int = 0
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where a plot of rows puts names and values: beside the axis, or above each row for a telephone."""
+
+    width: float
+    left: float
+    right: float
+    row_height: float
+    letters: int
+    """Of a group's title, at most."""
+    above: bool = False
+
+    @property
+    def inner(self) -> float:
+        return self.width - self.left - self.right
+
+    def words(self, y: float, name: str, value: str) -> list[str]:
+        """Name and value of the row that starts at `y`."""
+        if self.above:
+            return [text(0, y + 13, _cut(name, 26)), text(self.width, y + 13, value, "end", "fill:var(--ink)")]
+        middle = y + self.row_height / 2 + 4
+        return [
+            text(self.left - 16, middle, _cut(name, 26), "end"),
+            text(self.width, middle, value, "end", "fill:var(--ink)"),
+        ]
+
+    def middle(self, y: float) -> float:
+        """Of the row's dots and bars."""
+        return y + (26 if self.above else self.row_height / 2)
+
+    def title(self, y: float, words: str) -> str:
+        return text(0, y + 17, _cut(words, self.letters), style="fill:var(--ink);font-weight:600")
+
+
+WIDE = Layout(700, 190, 142, 25, 90)
+NARROW = Layout(360, 6, 6, 38, 48, above=True)
+
+
 def whiskers(
     groups: Sequence[tuple[str, Sequence[Whisker]]],
     low: float = 0.0,
     high: float = 1.0,
     name: str = "",
-    width: float = 700,
+    layout: Layout = WIDE,
+    signed: bool = False,
 ) -> str:
     """Figures as dots with whiskers, one row each, under the title of their group.
 
     Args:
         low, high: ends of the axis; what lies outside widens it.
         name: read to people who do not see the drawing.
+        signed: values are differences: written with their sign, around a zero line.
     """
     everything = [v for _, rows in groups for w in rows for v in (w.value, *(w.interval or ()), *w.rings.values())]
     known = [v for v in everything if v is not None]
     low, high = min([low, *known]), max([high, *known])
-    left, right, row_height, top = 190.0, 142.0, 25.0, 24.0
 
     def x_of(value: float) -> float:
-        return left + (width - left - right) * (value - low) / (high - low or 1.0)
+        return layout.left + layout.inner * (value - low) / (high - low or 1.0)
 
-    body, y = [], top
+    top, body = 24.0, []
+    y = top
     for place, (title, rows) in enumerate(groups):
         y += 10 if place else 0
         if title:
-            body.append(text(0, y + 17, _cut(title, 90), style="fill:var(--ink);font-weight:600"))
-            y += row_height
+            body.append(layout.title(y, title))
+            y += 25
         for row in rows:
-            body += _row(row, y + 13, x_of, left, width - right, width)
-            y += row_height
+            body += _row(row, y, x_of, layout, signed)
+            y += layout.row_height
+    steps = [low + t for t in ticks(high - low, 4)] if low < 0 else ticks(high, 5)
     axis = []
-    for tick in [low + t for t in ticks(high - low, 5)] if low < 0 else ticks(high, 5):
+    for tick in steps:
         axis.append(line(x_of(tick), top - 6, x_of(tick), y + 4, "var(--line)"))
-        axis.append(text(x_of(tick), 12, f"{tick:g}", "middle"))
+        axis.append(text(x_of(tick), 12, f"{round(tick, 6) + 0.0:g}", "middle"))
     if low < 0 < high:
         axis.append(line(x_of(0), top - 6, x_of(0), y + 4, "var(--faint)", 'stroke-dasharray="3 3"'))
-    return svg(width, y + 8, [*axis, *body], name)
+    return svg(layout.width, y + 8, [*axis, *body], name)
 
 
-def _row(row: Whisker, middle: float, x_of, left: float, right: float, width: float) -> list[str]:
-    ink = colour(row.series)
-    parts = [text(left - 16, middle + 4, _cut(row.label, 26), "end"), line(left, middle, right, middle, "var(--line)")]
+def _row(row: Whisker, y: float, x_of, layout: Layout, signed: bool) -> list[str]:
+    ink, middle = colour(row.series), layout.middle(y)
+    form = "+.3f" if signed else ".3f"
+    words = "–" if row.value is None else f"{row.value:{form}}"
+    if row.interval:
+        words += f" [{row.interval[0]:{form}}, {row.interval[1]:{form}}]"
+    parts = [*layout.words(y, row.label, words)]
+    parts.append(line(layout.left, middle, layout.left + layout.inner, middle, "var(--line)"))
     for control, value in row.rings.items():
         if value is not None:
             parts.append(f'<circle cx="{x_of(value):.1f}" cy="{middle:.1f}" r="4.5" fill="var(--paper)" '
                          f'stroke="var(--control)" stroke-width="2"><title>{escape(control)} {value:.3f}</title>'
                          "</circle>")  # fmt: skip
-    if row.value is None:
-        return [*parts, text(width, middle + 4, "–", "end")]
-    words = f"{row.value:.3f}"
     if row.interval:
-        low, high = row.interval
-        parts.append(line(x_of(low), middle, x_of(high), middle, ink, 'stroke-width="2.5" stroke-opacity=".55"'))
-        parts += [
-            line(x_of(end), middle - 4.5, x_of(end), middle + 4.5, ink, 'stroke-width="1.5"') for end in (low, high)
-        ]
-        words += f" [{low:.3f}, {high:.3f}]"
-    parts.append(
-        f'<circle cx="{x_of(row.value):.1f}" cy="{middle:.1f}" r="5" fill="{ink}"><title>{words}</title></circle>'
-    )
-    parts.append(text(width, middle + 4, words, "end", "fill:var(--ink)"))
+        ends = [x_of(end) for end in row.interval]
+        parts.append(line(ends[0], middle, ends[1], middle, ink, 'stroke-width="2.5" stroke-opacity=".55"'))
+        parts += [line(x, middle - 4.5, x, middle + 4.5, ink, 'stroke-width="1.5"') for x in ends]
+    if row.value is not None:
+        dot = f'<circle cx="{x_of(row.value):.1f}" cy="{middle:.1f}" r="4.5" fill="{ink}">'
+        parts.append(f"{dot}<title>{words}</title></circle>")
     return parts
 
 
@@ -124,35 +163,34 @@ class Spent:
     decode: float
 
 
-def spent_bars(rows: Sequence[Spent], width: float = 700) -> str:
+def spent_bars(rows: Sequence[Spent], layout: Layout = WIDE) -> str:
     """Where the seconds of a question go, one bar a row: encoding, prefill, decode."""
-    left, right, row_height, top = 190.0, 86.0, 25.0, 24.0
-    longest = max((r.encode + (r.prefill or 0.0) + r.decode for r in rows), default=0.0) or 1.0
-    scale = (width - left - right) / longest
-    parts, y, group = [], top, None
+    longest = max((sum(seconds for _, seconds, _ in _phases(row)) for row in rows), default=0.0) or 1.0
+    scale = layout.inner / longest
+    top, parts, group = 24.0, [], None
+    y = top
     for row in rows:
         if row.group != group:
             y += 10 if group is not None else 0
             group = row.group
             if row.group != row.label:
-                parts.append(text(0, y + 17, _cut(row.group, 90), style="fill:var(--ink);font-weight:600"))
-                y += row_height
-        parts.append(text(left - 16, y + 17, _cut(row.label, 26), "end"))
-        at = left
+                parts.append(layout.title(y, row.group))
+                y += 25
+        total = sum(seconds for _, seconds, _ in _phases(row))
+        parts += layout.words(y, row.label, f"{total:.3g} s")
+        at = layout.left
         for name, seconds, ink in _phases(row):
             span = seconds * scale
             title = f"<title>{name}: {seconds:.4f} s</title>"
-            parts.append(f'<rect x="{at:.1f}" y="{y + 6:.1f}" width="{max(span - 1, 0.3):.1f}" height="14" rx="2" '
-                         f'fill="{ink}">{title}</rect>')  # fmt: skip
+            parts.append(f'<rect x="{at:.1f}" y="{layout.middle(y) - 6:.1f}" width="{max(span - 1, 0.3):.1f}" '
+                         f'height="12" rx="2" fill="{ink}">{title}</rect>')  # fmt: skip
             at += span
-        parts.append(
-            text(at + 8, y + 17, f"{sum(seconds for _, seconds, _ in _phases(row)):.3g} s", style="fill:var(--ink)")
-        )
-        y += row_height
-    axis = [part for tick in ticks(longest, 5) for part in
-            (line(left + tick * scale, top - 6, left + tick * scale, y + 4, "var(--line)"),
-             text(left + tick * scale, 12, f"{tick:g}", "middle"))]  # fmt: skip
-    return svg(width, y + 8, [*axis, *parts], "Seconds of a question by phase")
+        y += layout.row_height
+    axis = []
+    for tick in ticks(longest, 4):
+        x = layout.left + tick * scale
+        axis += [line(x, top - 6, x, y + 4, "var(--line)"), text(x, 12, f"{tick:g}", "middle")]
+    return svg(layout.width, y + 8, [*axis, *parts], "Seconds of a question by phase")
 
 
 def _phases(row: Spent) -> list[tuple[str, float, str]]:

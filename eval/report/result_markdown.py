@@ -1,13 +1,14 @@
-"""A report of results files as Markdown, for a pull request or a model card: the tables of the page, without pictures."""
+"""A report of results files as Markdown, for a pull request: the tables of the page, without pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from eval.report import result_tables as tables
 from eval.report.result_provenance import run_facts, task_facts
 from eval.results_file import Result
-from eval.text_table import markdown_table, markdown_text
+from eval.text_table import markdown_table, markdown_text, plain
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -40,4 +41,4 @@ def _part(title: str, table: tables.Table) -> str:
 
 def _facts(title: str, facts: dict[str, str]) -> str:
     lines = "\n".join(f"- {markdown_text(name)}: {markdown_text(value, 600)}" for name, value in facts.items())
-    return f"<details><summary>{markdown_text(title)}</summary>\n\n{lines}\n\n</details>\n"
+    return f"<details><summary>{escape(plain(title, 200))}</summary>\n\n{lines}\n\n</details>\n"

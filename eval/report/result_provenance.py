@@ -1,4 +1,4 @@
-"""Enough of a results file in words to repeat a score or to doubt it: where it comes from, how it was asked and judged."""
+"""Enough of a results file, in words, to repeat a score or to doubt it: its origin, how it was asked and judged."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from html import escape
 
 from eval.report import result_tables as tables
 from eval.report.charts import ticks
-from eval.report.parts import FAINT_GAP, facts, fold, legend, plot, section, table
-from eval.report.result_charts import COLOURS, Spent, Whisker, histogram, spent_bars, whiskers
+from eval.report.parts import FAINT_GAP, facts, fold, legend, section, table, two_sizes
+from eval.report.result_charts import COLOURS, NARROW, WIDE, Spent, Whisker, histogram, spent_bars, whiskers
 from eval.report.result_provenance import run_facts, task_facts
 from eval.report.samples import card, choose
 from eval.results_file import Result
@@ -49,7 +49,8 @@ def headline(results: Sequence[Result]) -> str:
             top = 1.0 if max(values, default=0.0) <= 1.0 else ticks(max(values) * 1.3)[-1]
             plots[0.0, top].append((title, rows))
     drawings = "".join(
-        plot(whiskers(groups, *ends, name="Figures with 95 % intervals")) for ends, groups in plots.items()
+        two_sizes(*(whiskers(groups, *ends, name="Figures with 95 % intervals", layout=of) for of in (WIDE, NARROW)))
+        for ends, groups in plots.items()
     )
     marks: list[tuple[str, str]] = []
     if len(results) > 1:
@@ -127,7 +128,8 @@ def answers(results: Sequence[Result]) -> str:
         "Failed answers and unreadable choices count as wrong; what nothing here can judge is in no figure. An answer "
         "cut at the limit of its length may be a right one that came too late."
     )
-    body = counts + (FAINT_GAP + _html(named, plain=True, words=(4, 5)) if named.rows else "")
+    sentences = (len(named.head) - 2, len(named.head) - 1)
+    body = counts + (FAINT_GAP + _html(named, plain=True, words=sentences) if named.rows else "")
     return section("What went wrong", lede, body)
 
 
@@ -143,7 +145,7 @@ def speed(results: Sequence[Result]) -> str:
         for task, result, s in timed
     ]  # fmt: skip
     marks = legend(
-        ("faded-grey", "reading and encoding, in other threads"),
+        ("grey", "reading and encoding, in other threads"),
         ("s2", "prefill, vision encoder included"),
         ("", "decode"),
     )
@@ -151,9 +153,8 @@ def speed(results: Sequence[Result]) -> str:
         "Seconds of a question by phase, and rates of one process. Media are read and encoded beside the model, so the "
         "grey part is work, not waiting. Tokens are those of an average prompt, controls included."
     )
-    return section(
-        "Speed", lede, plot(spent_bars(bars)) + marks + FAINT_GAP + _html(tables.speed_table(results), plain=True)
-    )
+    drawing = two_sizes(*(spent_bars(bars, layout) for layout in (WIDE, NARROW)))
+    return section("Speed", lede, drawing + marks + FAINT_GAP + _html(tables.speed_table(results), plain=True))
 
 
 def samples(results: Sequence[Result]) -> str:
@@ -202,7 +203,9 @@ def _html(data: tables.Table, plain: bool = False, words: Sequence[int] = ()) ->
             rows.append(
                 [f'<div class="sentence">{escape(c)}</div>' if at in words else _cell(c) for at, c in enumerate(cells)]
             )
-    return table([escape(cell) for cell in data.head], rows, data.kinds, plain) if rows else ""
+    size = "dense" if len(data.head) > 5 else "compact" if len(data.head) < 4 else ""
+    body = table([escape(cell) for cell in data.head], rows, data.kinds, plain) if rows else ""
+    return f'<div class="{size}">{body}</div>' if body and size else body
 
 
 def _cell(text: str) -> str:

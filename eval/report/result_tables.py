@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.results_file import Result, Row
 from eval.speed import Speed, speed_of
-from eval.table import figure_text, label, lines_of, scalar_figures
+from eval.table import figure_text, label, scalar_figures
 
 MULTIPLE_CHOICE = "mcq_accuracy"
 NAMED = 8
@@ -68,7 +68,7 @@ def _names(results: Sequence[Result], task: str, of) -> list[str]:
 
 def _figure(result: Result, task: str, name: str) -> str:
     figures = result.tasks.get(task, {})
-    return figure_text(figures.get(name), interval_of(result, task, name)) if name in figures else "–"
+    return figure_text(figures.get(name), interval_of(result, task, name), places=3) if name in figures else "–"
 
 
 def kinds_table(results: Sequence[Result]) -> Table:
@@ -79,25 +79,24 @@ def kinds_table(results: Sequence[Result]) -> Table:
         if len(kinds) < 2:
             continue
         controls = _names(results, task, lambda figures: figures.get("controls") or {})
-        table.add("task", task, _kind_words(results, task, controls))
+        found = [of for result in results for of in (result.tasks.get(task, {}).get("kinds") or {}).values()]
+        shown = list(dict.fromkeys(name for of in found for name in of if name != "n" and name not in controls))
+        words = " / ".join(map(label, shown))
+        words += f"; in brackets: {', '.join(map(label, controls))}" if controls else ""
+        table.add("task", task, words)
         for kind in kinds:
             found = [(result.tasks.get(task, {}).get("kinds") or {}).get(kind) for result in results]
             number = " / ".join(dict.fromkeys(str(of.get("n", "?")) for of in found if of))
-            table.add("kind", label(kind), number, *(_kind_cell(of, controls) for of in found))
+            table.add("kind", label(kind), number, *(_kind_cell(of, shown, controls) for of in found))
     return table
 
 
-def _kind_words(results: Sequence[Result], task: str, controls: Sequence[str]) -> str:
-    first = next(iter(next(r for r in results if task in r.tasks).tasks[task]), "")
-    return label(first) + (f"; in brackets: {', '.join(map(label, controls))}" if controls else "")
-
-
-def _kind_cell(of_kind: dict[str, Any] | None, controls: Sequence[str]) -> str:
+def _kind_cell(of_kind: dict[str, Any] | None, figures: Sequence[str], controls: Sequence[str]) -> str:
     if not of_kind:
         return "–"
-    headline = next((v for name, v in of_kind.items() if name != "n" and name not in controls), None)
-    beside = [figure_text(of_kind.get(name)) for name in controls]
-    return figure_text(headline) + (f" ({', '.join(beside)})" if any(name in of_kind for name in controls) else "")
+    words = " / ".join(figure_text(of_kind.get(name)) for name in figures)
+    beside = ", ".join(figure_text(of_kind.get(name)) for name in controls)
+    return words + (f" ({beside})" if any(name in of_kind for name in controls) else "")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ class Reason:
 
 def answers_table(results: Sequence[Result]) -> Table:
     """How many answers failed, were not scored, could not be read, were cut or are empty."""
-    table = Table(["", "model", "asked", "failed", "not scored", "unreadable choice", "cut at the limit", "empty"])
+    columns = ("asked", "failed", "not scored", "unreadable choice", "cut at the limit", "empty")
+    table = Table(["", *_model_head(results), *columns])
     for task in task_keys(results):
         for result in results:
             rows = result.asked(task)
@@ -122,7 +122,7 @@ def answers_table(results: Sequence[Result]) -> Table:
             answered = [row for row in rows if not row.get("error") and row.get("output") is not None]
             unread = unreadable(rows)
             table.add(
-                "kind", task, result.label, str(len(rows)), str(sum(bool(row.get("error")) for row in rows)),
+                "", task, *_model(results, result), str(len(rows)), str(sum(bool(row.get("error")) for row in rows)),
                 str(sum(bool(row.get("unscored")) for row in rows)), "–" if unread is None else str(len(unread)),
                 _count_of(answered, lambda row: not row["stopped"], "stopped"),
                 str(sum(not row["output"].strip() for row in answered)),
@@ -130,26 +130,42 @@ def answers_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def _model_head(results: Sequence[Result]) -> list[str]:
+    """The models' column, where there are several."""
+    return ["model"] if len(results) > 1 else []
+
+
+def _model(results: Sequence[Result], result: Result) -> list[str]:
+    return [result.label] if len(results) > 1 else []
+
+
 def _count_of(rows: Sequence[Row], test, key: str) -> str:
     return str(sum(test(row) for row in rows)) if all(key in row for row in rows) else "–"
 
 
 def unreadable(rows: Sequence[Row]) -> list[Row] | None:
-    """Multiple-choice answers from which the metric's rule reads no letter; None where the task has no such metric."""
+    """Multiple-choice answers from which the metric's rule reads no letter; None where nothing was read by a rule."""
     from eval.metrics.mcq_option_extraction import extraction_failed
     from eval.scoring import final_answer
 
-    judged = [row for row in rows if MULTIPLE_CHOICE in (row.get("scores") or {})]
-    if not judged:
-        return None
+    by_rule = [(row, rule) for row in rows if (rule := _choice_rule(row))]
     found = []
-    for row in judged:
-        scoring = {k: v for k, v in (row.get("scoring") or {}).items() if k in ("choices", "extractor") and v}
-        options = (row.get("scoring") or {}).get("options") or []
-        readable = row.get("error") or row.get("unscored")
-        if not readable and extraction_failed(final_answer(row["output"]), options, **scoring):
+    for row, rule in by_rule:
+        scoring = row.get("scoring") or {}
+        options, choices = scoring.get("options") or [], scoring.get("choices")
+        if not row.get("error") and extraction_failed(final_answer(row["output"]), options, choices, rule):
             found.append(row)
-    return found
+    return found if by_rule else None
+
+
+def _choice_rule(row: Row) -> str | None:
+    """The rule by which the first multiple-choice metric that judged a row reads a letter."""
+    scoring = row.get("scoring") or {}
+    for metric, score in (row.get("scores") or {}).items():
+        family, _, rule = metric.partition(".")
+        if score is not None and (family == MULTIPLE_CHOICE or (family == "mmmu" and scoring.get("options"))):
+            return rule or scoring.get("extractor") or "radio_vlm"
+    return None
 
 
 def reasons(results: Sequence[Result]) -> list[Reason]:
@@ -172,11 +188,19 @@ def reasons(results: Sequence[Result]) -> list[Reason]:
 
 
 def reasons_table(results: Sequence[Result]) -> Table:
-    table = Table(["", "model", "what", "answers", "reason", "samples"])
+    table = Table(["", *_model_head(results), "what", "answers", "reason", "samples"])
     for reason in sorted(reasons(results), key=lambda r: -len(r.ids)):
         more = f" and {len(reason.ids) - NAMED} more" if len(reason.ids) > NAMED else ""
         samples = ", ".join(reason.ids[:NAMED]) + more
-        table.add("kind", reason.task, reason.model, reason.what, str(len(reason.ids)), reason.reason, samples)
+        table.add(
+            "",
+            reason.task,
+            *([reason.model] if len(results) > 1 else []),
+            reason.what,
+            str(len(reason.ids)),
+            reason.reason,
+            samples,
+        )
     return table
 
 
@@ -192,13 +216,13 @@ def speeds(results: Sequence[Result]) -> list[tuple[str, Result, Speed]]:
 
 
 def speed_table(results: Sequence[Result]) -> Table:
-    head = ["", "model", "s a question", "prefill tokens/s", "decode tokens/s", "encoding", "prompt tokens",
-            "of these media", "tokens an image", "tokens a video", "new tokens"]  # fmt: skip
-    table = Table(head)
+    columns = ("seconds a question", "prefill tokens/s", "decode tokens/s", "share of encoding", "prompt tokens",
+               "media tokens", "tokens an image", "tokens a video", "new tokens")  # fmt: skip
+    table = Table(["", *_model_head(results), *columns])
     for task, result, s in speeds(results):
         share = "–" if s.encode_share is None else f"{100 * s.encode_share:.0f} %"
         table.add(
-            "kind", task, result.label, digits(s.seconds_per_request, 3), digits(s.prefill_tokens_per_second),
+            "", task, *_model(results, result), digits(s.seconds_per_request, 3), digits(s.prefill_tokens_per_second),
             digits(s.decode_tokens_per_second), share, digits(s.prompt_tokens_per_request),
             digits(s.media_tokens_per_request), digits(s.media_tokens_per_image), digits(s.media_tokens_per_video),
             digits(s.new_tokens_per_request, 1),

@@ -1,4 +1,4 @@
-"""Entry script: `python eval/report/results_page.py RESULTS.json [MORE.json …]` writes a page about one or several runs.
+"""Entry script: `python eval/report/results_page.py A.json [B.json …]` writes a page about one or several results.
 
 Several files are shown side by side, a colour a model. The page needs no other file and makes no request; `--markdown`
 writes the same tables for a pull request.

@@ -46,11 +46,15 @@ def choose(rows: Sequence[Row], number: int = SHOWN) -> list[Row]:
 
 
 def _in_turn(rows: Sequence[Row]) -> list[Row]:
-    """Rows reordered so that kinds take turns."""
+    """Rows reordered so that kinds take turns, and within a kind pictures that were not shown yet come first."""
     by_kind: dict[str, list[Row]] = defaultdict(list)
+    again: dict[str, list[Row]] = defaultdict(list)
+    seen = set()
     for row in rows:
-        by_kind[row["kind"]].append(row)
-    queues = list(by_kind.values())
+        shown = row.get("group")
+        (again if shown is not None and shown in seen else by_kind)[row["kind"]].append(row)
+        seen.add(shown)
+    queues = [by_kind[kind] + again[kind] for kind in dict.fromkeys(row["kind"] for row in rows)]
     return [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
 
 
@@ -71,8 +75,13 @@ def card(
     answers = answers or [("", row)]
     said = [_said(who, of_model) for who, of_model in answers]
     if row["answers"] and any((of_model["score"] or 0.0) < 1.0 for _, of_model in answers):
-        gold = f'<span class="soft">instead of <b>{escape(_short(" / ".join(row["answers"])))}</b></span>'
-        said = [f"{said[0]} {gold}"] if len(said) == 1 else [*said, gold.replace("instead of", "gold:")]
+        gold = f"<b>{escape(_short(' / '.join(row['answers'])))}</b></span>"
+        alone = len(said) == 1
+        said = (
+            [f'{said[0]} <span class="soft">instead of {gold}']
+            if alone
+            else [*said, f'<span class="soft">gold: {gold}']
+        )
     foot = "".join(
         f"<div>{escape(label(other['control']))} → {_reply(other)}</div>"
         for other in sorted(controls, key=lambda row: row["control"])

@@ -88,10 +88,13 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
 .warnings { margin: 0; padding: 0; list-style: none; font-size: 14.5px; max-width: 52em; }
 .warnings li { padding: 7px 0 7px 14px; border-left: 3px solid var(--control); margin-bottom: 8px;
   overflow-wrap: anywhere; }
-td.words { white-space: normal; min-width: 12em; overflow-wrap: anywhere; }
 .grid { display: grid; gap: 34px 40px; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 .grid figcaption { font-size: 13.5px; margin-bottom: 8px; color: var(--soft); } .grid figcaption b { color: var(--ink);
   font-weight: 600; }
+.wide svg { max-width: 860px; } .phone { display: none; }
+.compact { max-width: 680px; } .dense th { white-space: normal; max-width: 7em; }
+.dense th, .dense td { padding-left: 8px; padding-right: 8px; } .sentence { white-space: normal; min-width: 11em;
+  max-width: 34em; overflow-wrap: anywhere; text-align: left; margin-left: auto; }
 .up { color: var(--accent); } .down { color: var(--wrong); }
 .right { color: var(--accent); } .wrong { color: var(--wrong); }
 .foot { margin-top: auto; padding-top: 11px; font-size: 13px; color: var(--control); overflow-wrap: anywhere; }
@@ -109,6 +112,7 @@ figure { margin: 0; }
   background: var(--accent); }
 .legend i.s2 { background: var(--s2); } .legend i.s3 { background: var(--s3); }
 .legend i.s4 { background: var(--s4); } .legend i.s5 { background: var(--s5); }
+.legend i.grey { background: var(--faint); }
 .legend i.hollow { background: none; border: 2px solid var(--control); } .legend i.faded { opacity: .3; }
 details { border-top: 1px solid var(--line); padding: 10px 0; }
 details:last-of-type { border-bottom: 1px solid var(--line); }
@@ -121,6 +125,7 @@ footer { margin-top: 88px; border-top: 1px solid var(--line); padding-top: 18px;
   color: var(--faint); }
 @media (max-width: 640px) {
   main { padding: 40px 18px 64px; } h1 { font-size: 33px; } section { margin-top: 60px; }
+  .wide { display: none; } .phone { display: block; }
   .maps { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
 }
 @media print { .card, .head, figure { break-inside: avoid; } }

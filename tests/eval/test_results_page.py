@@ -1,0 +1,177 @@
+"""The page about results files: what it says is what the files say, nothing is fetched, and words stay words."""
+
+import json
+import re
+
+import pytest
+
+from eval.report.result_charts import NARROW, Whisker, histogram, whiskers
+from eval.report.result_tables import answers_table, reasons, unreadable
+from eval.report.results_page import main
+from eval.results_file import distinct, read_results, short_name
+from tests.helpers.balanced_html import Balanced
+from tests.helpers.fake_run import write_run
+from tests.helpers.small_results import CLOCK, read, row, write
+
+pytest.importorskip("pydicom", reason="optional package absent")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    stages = {"stage1": (0.3, 10, 4.0, 3.0), "stage2": (0.9, 10, 3.0, 1.0)}
+    folder = write_run(tmp_path_factory.mktemp("runs") / "demo", n=8, stages=stages)
+    return sorted((folder / "eval").glob("*-videos-medical.json"))
+
+
+def page_of(tmp_path, *paths):
+    out, words = tmp_path / "page.html", tmp_path / "page.md"
+    assert main([*map(str, paths), "--out", str(out), "--markdown", str(words)]) == 0
+    return out.read_text(), words.read_text()
+
+
+def checked(html):
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert parser.sources and all(source.startswith("data:") for source in parser.sources)
+    assert not re.search(r"url\(|@import|<script|https?://", html)
+    return parser
+
+
+def test_the_page_of_one_file(files, tmp_path):
+    html, words = page_of(tmp_path, files[1])
+    headings = checked(html).headings
+    assert headings == [
+        "Figures", "All figures", "By kind of question", "What went wrong", "Speed", "Answers", "Small print",
+    ]  # fmt: skip
+    data = read(files[1])
+    spans = [(k, n, s) for k, f in data["tasks"].items() for n, s in f["intervals"].items()]
+    assert len(spans) >= 2
+    for task, name, (low, high) in spans:
+        value = data["tasks"][task][name]
+        assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in html, "in the plot"
+        assert f"{value:.3f}<small>{low:.3f}–{high:.3f}</small>" in html, "in the table"
+        assert f"{value:.3f} \\[{low:.3f}–{high:.3f}\\]" in words
+    for control in ("frames shuffled", "expert withheld", "expert wrong"):
+        assert control in html and control in words
+    about = data["provenance"]
+    for fact in (about["versions"]["torch"], about["tasks"]["medical"]["data"]["sha256"], "fake template"):
+        assert fact in html
+    assert "definition of accuracy" in html and "definition of accuracy" in words
+    assert html.count('<article class="card">') >= 8 and 'class="frames"' in html and html.count("data:image/") > 8
+    assert "&lt;LESIONS()&gt;" in html and "expert: " in html
+
+
+def test_several_files_side_by_side(files, tmp_path):
+    html, words = page_of(tmp_path, *files)
+    checked(html)
+    assert "stage1 against stage2" in html and "| stage1 | stage2 |" in words
+    for number, path in enumerate(files, 1):
+        figures = read(path)["tasks"]["medical"]
+        low, high = figures["intervals"]["accuracy"]
+        text = f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        assert re.search(rf'fill="var\(--s{number}\)"><title>{re.escape(text)}', html), "each in its own colour"
+    assert '<span class="who">stage1</span>' in html and '<span class="who">stage2</span>' in html
+    assert "eval/compare.py" in html
+
+
+def test_what_went_wrong_is_counted_named_and_given_its_reason(tmp_path):
+    options = {"options": ["red", "blue"]}
+
+    def choice(name, output):
+        return row(name, 0.0, task="choices", output=output, scoring=options, scores={"mcq_accuracy": 0.0})
+
+    rows = [row(f"ok{i}", 1.0) for i in range(9)]
+    rows += [row(f"gone{i}", 0.0, output="", error="OSError: no such file") for i in range(2)]
+    rows += [
+        row("open", None, unscored="needs a judge model"),
+        row("long", 0.0, stopped=False),
+        row("void", 0.0, output=""),
+    ]
+    rows += [choice("says-b", "B"), choice("mumbles", "It could be either of them"), choice("thinks", "<think>so B")]
+    path = write(tmp_path / "r.json", rows)
+    result = read_results(path)
+    table = dict((cells[0], cells[1:]) for cells in answers_table([result]).rows)
+    assert table["mine"] == ["14", "2", "1", "–", "1", "1"]
+    assert table["choices"] == ["3", "0", "0", "2", "0", "0"]
+    assert [r["id"] for r in unreadable(result.asked("choices"))] == ["mumbles", "thinks"]
+    assert unreadable(result.asked("mine")) is None
+    found = {(r.what, r.reason): r.ids for r in reasons([result])}
+    assert found["failed", "OSError: no such file"] == ["gone0", "gone1"]
+    assert found["not scored", "needs a judge model"] == ["open"]
+    html, words = page_of(tmp_path, path)
+    checked(html)
+    for text in (html, words):
+        assert "no such file" in text and "gone1" in text and "needs a judge model" in text and "mumbles" in text
+    assert "not scored" in html and "17 answers, of which 2 failed" in html
+
+
+def test_a_histogram_only_where_scores_are_more_than_right_or_wrong(tmp_path):
+    rows = [row(f"s{i}", i / 10) for i in range(11)]
+    html, _ = page_of(tmp_path, write(tmp_path / "a.json", rows))
+    assert "Distribution of scores" in html and "2 of 11: 0.9 to 1" in html
+    html, _ = page_of(tmp_path, write(tmp_path / "b.json", [row("a", 1.0), row("b", 0.0)]))
+    assert "Distribution of scores" not in html
+    assert histogram([0.05, 0.5, 0.55]).count("<rect") == 10
+
+
+def test_speed_is_that_of_the_file(tmp_path):
+    path = write(tmp_path / "a.json", [row("a", 1.0, media=["x.png"], media_tokens=64)])
+    html, words = page_of(tmp_path, path)
+    assert "2 000" in words.replace("\u202f", " ") and "| 64 |" in words and "25 %" in words
+    assert "<title>prefill: 0.1000 s</title>" in html, f"{CLOCK['prefill_seconds']} s of {CLOCK['requests']} prompts"
+    data = read(path)
+    for name in ("requests", "seconds", "generate_seconds", "encode_seconds", "prefill_seconds"):
+        del data["provenance"]["tasks"]["mine"][name]
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    html, _ = page_of(tmp_path, tmp_path / "old.json")
+    assert "<h2>Speed</h2>" not in html
+
+
+def test_words_of_models_and_users_stay_words(tmp_path):
+    bad = "<script>alert(1)</script></td>\x00 | ![x](http://e.vil)"
+    rows = [
+        row(bad, 0.5, output=bad, question=bad, answers=[bad], kind=bad), row("e", 0.0, output="", error=bad),
+        row("u", None, unscored=bad, kind="other"),
+    ]  # fmt: skip
+    html, words = page_of(tmp_path, write(tmp_path / "a.json", rows, model=bad, about={"stop": [bad]}))
+    assert "<script" not in html and "&lt;script&gt;" in html and "\x00" not in html
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == [] and all(source.startswith("data:") for source in parser.sources)
+    assert "<script" not in words and "![x](" not in words
+
+
+def test_long_documents_and_missing_files_keep_the_page_small(tmp_path):
+    pages = [str(tmp_path / f"{i}.png") for i in range(40)]
+    from PIL import Image
+
+    for page in pages:
+        Image.new("RGB", (40, 60), "white").save(page)
+    rows = [row("long", 1.0, media=pages), row("gone", 0.0, media=[str(tmp_path / "none.png")])]
+    html, _ = page_of(tmp_path, write(tmp_path / "a.json", rows))
+    assert html.count("data:image/") == 8 and "and 32 more pictures" in html and "picture not available" in html
+
+
+def test_files_that_are_no_results(tmp_path, capsys):
+    (tmp_path / "x.json").write_text("[]")
+    assert main([str(tmp_path / "x.json")]) == 2 and "x.json is no results file" in capsys.readouterr().err
+    assert main([str(tmp_path / "y.json")]) == 2 and not list(tmp_path.glob("*.html"))
+
+
+def test_names_of_models():
+    assert short_name("runs/demo/export/") == "export" and short_name("org/Model-8B") == "Model-8B"
+    assert short_name("openai:org/name@http://host:1/v1") == "name"
+    paths = [type("P", (), {"stem": stem}) for stem in ("r1", "r2", "r2")]
+    assert distinct(["m", "m", "n"], paths) == ["m, r1", "m, r2", "n"]
+    assert distinct(["m", "m", "m"], [paths[1]] * 3) == ["m, r2 (1)", "m, r2 (2)", "m, r2 (3)"]
+
+
+def test_whiskers_hold_their_values_and_survive_odd_ones():
+    rows = [Whisker("a", 0.5, (0.4, 0.6), {"c": 0.1, "d": None}), Whisker("b", None), Whisker("c", 1.3, (1.0, 1.5))]
+    for drawing in (whiskers([("g", rows)]), whiskers([("g", rows)], layout=NARROW)):
+        assert "0.500 [0.400, 0.600]" in drawing and "c 0.100" in drawing and "nan" not in drawing
+    dots = [float(x) for x in re.findall(r'cx="([\d.]+)" cy="[\d.]+" r="4.5" fill="var\(--s1\)"', drawing)]
+    assert len(dots) == 2 and all(0 <= x <= NARROW.width for x in dots), "what is above 1 widens the axis"
+    signed = whiskers([("", [Whisker("a", 0.1, (-0.1, 0.3))])], -0.5, 0.5, signed=True)
+    assert "+0.100 [-0.100, +0.300]" in signed and "stroke-dasharray" in signed
