@@ -17,6 +17,7 @@ from eval.definitions import definitions
 from eval.generation import Generator
 from eval.jobs import Job
 from eval.journal import Journal
+from eval.judge import Judge
 from eval.ranks import Ranks
 from eval.results import FORMAT, describe_dataset, provenance
 from eval.tasks.base import Options
@@ -38,6 +39,8 @@ def evaluate(
     ranks: Ranks | None = None,
     workers: int = 2,
     sort: bool = True,
+    judge: Backend | None = None,
+    judge_name: str = "",
 ) -> dict[str, Any]:
     """The contents of a results file. Failed samples are in it, named, with a score of zero.
 
@@ -45,6 +48,7 @@ def evaluate(
         out: where the results will be written; replies are kept beside it until then (`eval.journal`), so that
             `resume` can go on with them. None: nothing is kept.
         ranks: the processes that share the questions; each gets the whole results.
+        judge: a model that scores the open answers that no rule can (`eval.judge`).
 
     Raises ResumeError where `resume` meets the replies of another run.
     """
@@ -61,12 +65,18 @@ def evaluate(
         if journal.known:
             logger.info("resumed: %d answers are already there", len(journal.known))
     generator = Generator(backend, batch_size, progress, journal=journal, ranks=ranks, workers=workers, sort=sort)
+    judging = None
+    if judge is not None:
+        judging = Judge(Generator(judge, batch_size, progress, journal=journal, ranks=ranks), judge_name)
     figures: dict[str, Any] = {}
     samples: list[dict[str, Any]] = []
     runs: dict[str, Any] = {}
     for job in jobs:
         started, before = time.perf_counter(), generator.total()
         rows = job.task.run(job.dataset.samples, generator, options)
+        spent = generator.total().since(before)
+        if judging:
+            judging.score(rows)
         figures[job.task.key] = job.task.figures(rows)
         samples += rows
         runs[job.task.key] = {
@@ -74,13 +84,15 @@ def evaluate(
             "definitions": definitions(job.task),
             "data": describe_dataset(job.dataset, asked=figures[job.task.key]["n"]),
             "seconds": round(time.perf_counter() - started, 2),
-            **generator.total().since(before),
+            **spent,
         }
         if ranks.rank == 0:
             _report_failures(job.task.key, rows)
     if journal:
         journal.close()
     about = provenance(list(command), options.seed, batch_size, ranks.size)
+    if judging:
+        about["judge"] = judging.describe()
     if generator.batch_size != batch_size:
         about["batch_size_at_the_end"] = generator.batch_size
     return {

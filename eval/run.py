@@ -61,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
         "--pruning-rate", type=float, default=None, metavar="Q",
         help="share of video tokens left out (EVS; default: what the checkpoint says)",
     )  # fmt: skip
+    p.add_argument(
+        "--judge", default=None, metavar="MODEL",
+        help="scores open answers that no rule can: anything that --model takes (default: they stay unscored)",
+    )  # fmt: skip
     p.add_argument("--blind", action="store_true", help="ask without images and videos: the text-only baseline")
     p.add_argument("--seed", type=int, default=0, help="decides the choices of the controls (default: %(default)s)")
     p.add_argument(
@@ -100,11 +104,12 @@ def main(argv: list[str] | None = None) -> int:
             args.model, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
         )  # fmt: skip
+        judge = open_judge(args, ranks) if args.judge else None
         results = evaluate(
             backend, jobs, options,
             batch_size=args.batch_size, model_name=args.model, progress=not args.no_progress, workers=args.workers,
             command=["eval/run.py", *(sys.argv[1:] if argv is None else argv)], out=args.out, resume=args.resume,
-            ranks=ranks,
+            ranks=ranks, judge=judge, judge_name=args.judge or "",
         )  # fmt: skip
     except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
         sys.stderr.write(f"eval/run.py: {error}\n")
@@ -146,6 +151,16 @@ def jobs_of(args: argparse.Namespace) -> list:
     if not jobs:
         raise ValueError("nothing to do: name --tasks, --data or --likelihood")
     return jobs
+
+
+def open_judge(args: argparse.Namespace, ranks):
+    """The backend of --judge, on the model's device. Raises as `open_backend`."""
+    from eval.backends import open_backend
+
+    return open_backend(
+        args.judge, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
+        api_key=os.environ.get("OPENAI_API_KEY"),
+    )  # fmt: skip
 
 
 def _names(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED, choose_donors, exch
 from eval.data import Dataset, Sample, media_items, single_questions, without_media
 from eval.generation import Generator, Request
 from eval.journal import reply_key
+from eval.judge import JUDGE
 from eval.scoring import scores_of
 
 Row = dict[str, Any]
@@ -192,6 +193,8 @@ class Task:
         """The task's entry in the stage table: headline and further metrics, n, kinds, controls, failures."""
         asked = [row for row in rows if row["control"] is None]
         estimates = {name: interval(aggregate, asked) for name, aggregate in self.aggregates().items()}
+        if judged := [row for row in asked if JUDGE in row["scores"]]:
+            estimates[JUDGE] = interval(Mean(JUDGE), judged)
         figures: dict[str, Any] = {name: _rounded(estimate.value) for name, estimate in estimates.items()}
         figures |= {"n": len(asked), "failed": sum(row["error"] is not None for row in asked)}
         if unscored := sum("unscored" in row for row in asked):

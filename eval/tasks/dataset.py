@@ -8,13 +8,15 @@ with the frames shuffled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from eval.aggregates import Aggregate, CorpusBleu, Mean
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED
 from eval.data import Dataset, Sample, media_items
+from eval.judge import JUDGE, NEEDED
 from eval.metrics import get_metric
-from eval.tasks.base import Row, Task
+from eval.tasks.base import Options, Row, Task
 from eval.tasks.registry import register_task
 
 OWN_METRIC = "own_metric"
@@ -34,6 +36,8 @@ class DatasetTask(Task):
         self.metric = metric
         used = dict.fromkeys(self.metric_of(sample) for sample in dataset.samples if not sample.problem)
         used = used or {metric or "exact_match": None}
+        used.pop(JUDGE, None)
+        used = used or {"exact_match": None}
         for name in used:
             get_metric(name)
             if name in _NO_SCORES:
@@ -44,12 +48,22 @@ class DatasetTask(Task):
         kinds = {item["type"] for sample in dataset.samples for item in media_items(sample.prompt)}
         self.controls = tuple(c for k, c in (("image", IMAGES_EXCHANGED), ("video", FRAMES_SHUFFLED)) if k in kinds)
 
+    def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
+        """Records under the metric `judge` wait for one."""
+        return [
+            replace(sample, meta={**sample.meta, "unscored": NEEDED})
+            if self.metric_of(sample) == JUDGE and not sample.problem and not sample.unscored
+            else sample
+            for sample in super().prepare(samples, options)
+        ]
+
     def metric_of(self, sample: Sample) -> str:
         own = "mcq_accuracy" if sample.scoring.get("options") else "exact_match"
         return self.metric or str(sample.meta.get("metric") or own)
 
     def metrics_for(self, sample: Sample) -> Sequence[str]:
-        return (self.metric_of(sample),) if self.several and not sample.problem else self.metrics
+        own = self.metric_of(sample)
+        return (own,) if self.several and own in self.metrics and not sample.problem else self.metrics
 
     def aggregates(self) -> dict[str, Aggregate]:
         """The mean of each metric; first, where the records name several, the mean of each record's own."""

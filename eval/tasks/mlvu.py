@@ -16,6 +16,7 @@ from typing import Any
 
 from eval.aggregates import Aggregate, MacroMean
 from eval.data import Sample
+from eval.judge import NEEDED
 from eval.sources import Source
 from eval.tasks._video_choice import VideoChoice, video_id
 from eval.tasks.registry import register_task
@@ -42,7 +43,7 @@ class MLVU(VideoChoice):
         if row["task_type"] in GENERATION:
             about = {"kinds": cls.kinds(row), "group": video_id(row[cls.video_column])}
             content = cls.shown(row, row["question"])
-            return cls.sample(sample_id, content, [row["answer"]], unscored="needs a judge model", **about)
+            return cls.sample(sample_id, content, [row["answer"]], unscored=NEEDED, **about)
         text = cls.prompt.format(question=row["question"])
         return cls.asked(row, sample_id, text, row["answer"], row["candidates"])
 
