@@ -25,3 +25,4 @@ class InfoVQATest(InfoVQA):
     name = "infovqa_test"
     source = Source(REPO, split="test", config="InfographicVQA", formerly=FORMERLY)
     answers_public = False
+    controls = ()  # nothing to compare
