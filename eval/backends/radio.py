@@ -40,7 +40,7 @@ class RadioBackend(Backend):
         )
 
     def rendered(self, encoded: Encoded) -> str:
-        return collapse_repeats(self._decode(encoded.data["input_ids"].tolist()))
+        return collapse_repeats(self.decode(encoded.data["input_ids"].tolist()))
 
     def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:
         """`how`: further arguments of the model's `generate`, for callers that sample or stream."""
@@ -48,7 +48,7 @@ class RadioBackend(Backend):
         inputs = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
         width = inputs["input_ids"].shape[1]
         first = FirstToken()
-        criteria = [first, TextStop(decoding, self._decode, width)] if decoding.stop else [first]
+        criteria = [first, TextStop(decoding, self.decode, width)] if decoding.stop else [first]
         started = time.perf_counter()
         with torch.no_grad():  # not inference_mode: RADIO keeps its position tables only outside it
             output = self.model.generate(
@@ -66,10 +66,10 @@ class RadioBackend(Backend):
         stop = next((place for place, token in enumerate(new_ids) if token in self.stop_ids), None)
         answer_ids = new_ids if stop is None else new_ids[:stop]
         # Special tokens are kept: a model that writes a control token in its answer did not give the answer.
-        text, cut = decoding.cut(self._decode(answer_ids))
+        text, cut = decoding.cut(self.decode(answer_ids))
         return Reply(text.strip(), tokens=len(answer_ids), stopped=cut or stop is not None)
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=False)
 
     def describe(self) -> dict[str, Any]:

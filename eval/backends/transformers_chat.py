@@ -98,7 +98,7 @@ class TransformersBackend(Backend):
         inputs = self._inputs([one.data for one in batch])
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         first = FirstToken()
-        criteria = [first, TextStop(decoding, self._decode, ids.shape[1])] if decoding.stop else [first]
+        criteria = [first, TextStop(decoding, self.decode, ids.shape[1])] if decoding.stop else [first]
         with torch.no_grad():
             output = self.model.generate(
                 **inputs,
@@ -119,13 +119,13 @@ class TransformersBackend(Backend):
     def _reply(self, new: list[int], decoding: Decoding, prompt_tokens: int, media_tokens: int) -> Reply:
         end = next((place for place, token in enumerate(new) if token in self.stop_ids), None)
         new = new if end is None else new[:end]
-        text, cut = decoding.cut(self._decode(new))
+        text, cut = decoding.cut(self.decode(new))
         return Reply(
             text.strip(), prompt_tokens=prompt_tokens, media_tokens=media_tokens, tokens=len(new),
             stopped=cut or end is not None,
         )  # fmt: skip
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
         """As the harnesses do for other people's models: without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
