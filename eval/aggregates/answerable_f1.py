@@ -6,20 +6,10 @@ samples instead; the two agree whenever an answer to an unanswerable question sc
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from eval.aggregates.base import Aggregate, Row, divide, output_of, register_aggregate, score_of
-
-UNANSWERABLE = "not answerable"
-
-
-def is_answerable(text: object) -> bool:
-    """Whether a text is anything but "Not answerable"; case, (brackets), outer quotes, `$` and `%` aside."""
-    cleaned = re.sub(r"\s*\([^)]*\)", "", str(text or "").lower().strip()).strip()
-    cleaned = re.sub(r"^['\"]|['\"]$", "", cleaned).strip().lstrip("$").strip().rstrip("%").strip()
-    return " ".join(cleaned.split()) != UNANSWERABLE
+from eval.metrics.mmlongbench_doc import is_answerable
 
 
 @register_aggregate("answerable_f1")
@@ -35,7 +25,7 @@ class AnswerableF1(Aggregate):
         score = score_of(row, self.metric)
         if score is None:
             return None
-        wanted = any(is_answerable(answer) for answer in row.get("answers") or [""])
+        wanted = any(is_answerable(str(answer)) for answer in row.get("answers") or [""])
         claimed = is_answerable(output_of(row))
         return np.array([score * wanted, wanted, score * claimed, claimed], dtype=np.float64)
 
