@@ -3,8 +3,9 @@
     python tests/check/lmms_numbers.py runs/check/lmms runs/demo/export [PYTHON_OF_AN_ENVIRONMENT_WITH_LMMS_EVAL]
 
 The real lmms-eval runs in an environment of its own (`lmms_environment.py`, built in the output folder if none is
-named) and finds our model through its entry point. Pictures reach it opened, our runner by their path; batches differ
-on purpose. Without a way to build the environment one row says so.
+named). It asks twice: our model, found through the entry point, and its own client of OpenAI-like servers, with
+`radio-vlm serve` at the other end (questions with pictures only: what it makes of videos is its own). Batches differ on
+purpose. Without a way to build the environment one row says so.
 """
 
 import json
@@ -12,6 +13,8 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,58 +104,74 @@ def questions(folder: Path, shared: Path) -> Path:
     return file
 
 
-def ask_lmms_eval(python: Path, model: Path, file: Path, out: Path) -> tuple[list[dict], str]:
-    """(logged samples in the order of the file, the command)."""
-    tasks = out / "tasks"
-    tasks.mkdir()
-    text = TASK_YAML.format(task=TASK, file=file.resolve(), tokens=NEW_TOKENS)
-    (tasks / f"{TASK}.yaml").write_text(text, encoding="utf-8")
+def ask_lmms_eval(python: Path, model: str, options: str, file: Path, out: Path) -> tuple[list[dict], float, str]:
+    """(logged samples in the order of `file`, the figure that lmms-eval printed, the command)."""
+    task = f"{TASK}_{model}"
+    tasks = out / "tasks" / model
+    tasks.mkdir(parents=True)
+    text = TASK_YAML.format(task=task, file=file.resolve(), tokens=NEW_TOKENS)
+    (tasks / f"{task}.yaml").write_text(text, encoding="utf-8")
     (tasks / "utils.py").write_text(UTILS.format(folder=str(file.parent.resolve())), encoding="utf-8")
     typed, printed = run(
-        *(python, "-m", "lmms_eval", "--model", "radio_vlm", "--model_args", f"pretrained={model}", "--tasks", TASK),
-        *("--include_path", tasks, "--batch_size", 16, "--log_samples", "--output_path", out / "lmms"),
+        *(python, "-m", "lmms_eval", "--model", model, "--model_args", options, "--tasks", task),
+        *("--include_path", tasks, "--batch_size", 16, "--log_samples", "--output_path", out / model),
         HF_HOME=str((out / "hf").resolve()), HF_DATASETS_OFFLINE="1",
     )  # fmt: skip
-    samples = next((out / "lmms").rglob(f"*_samples_{TASK}.jsonl"), None)
+    samples = next((out / model).rglob(f"*_samples_{task}.jsonl"), None)
     if samples is None:  # its exit status is 0 all the same
         raise RuntimeError(f"lmms-eval wrote no samples:\n{printed[-4000:]}")
     rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
-    return sorted(rows, key=lambda row: row["doc_id"]), typed
+    summary = json.loads(next((out / model).rglob("*_results.json")).read_text(encoding="utf-8"))
+    return sorted(rows, key=lambda row: row["doc_id"]), summary["results"][task]["anls,none"], typed
 
 
-def ask_ours(model: Path, file: Path, out: Path, *words: str) -> tuple[dict, list[dict], str]:
-    """(figures, samples in the order of the file, the command)."""
+@contextmanager
+def served(model: Path, log: Path) -> Iterator[str]:
+    """`radio-vlm serve` on a free port, its log in `log`; gives what lmms-eval's `openai` model wants to know of it."""
+    from tests.helpers.stage_runs import child_environment
+
+    command = [sys.executable, "-m", "vlm", "serve", "--model", str(model), "--port", "0", "--name", "checkpoint"]
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    try:
+        line = server.stdout.readline()  # "serving checkpoint at http://127.0.0.1:PORT/v1 (...)"
+        if " at http" not in line:
+            raise RuntimeError(f"radio-vlm serve did not start:\n{log.read_text()}")
+        yield f"model=checkpoint,base_url={line.split(' at ')[1].split()[0]},api_key=none"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def ask_ours(model: Path, file: Path, out: Path, *words: str) -> tuple[list[dict], str]:
+    """(samples in the order of the file, the command)."""
     typed, _ = run(
         *(sys.executable, "eval/run.py", "--model", model, "--task-file", file, "--metric", "anls", "--no-controls"),
         *("--max-new-tokens", NEW_TOKENS, "--batch-size", 7, "--no-progress", "--out", out, *words),
     )
-    results = json.loads(out.read_text(encoding="utf-8"))
-    (figures,) = results["tasks"].values()
-    return figures, results["samples"], typed
+    return json.loads(out.read_text(encoding="utf-8"))["samples"], typed
 
 
-def compare(theirs: list[dict], ours: list[dict], blind: list[dict], typed: str) -> list[Number]:
-    """Rows of two harnesses, question by question; `blind`: our runner without pictures, which must differ."""
+def compare(theirs: list[dict], printed: float, ours: list[dict], title: str, typed: str) -> list[Number]:
+    """Rows of two harnesses, question by question."""
     from eval.metrics import get_metric
 
     assert len(theirs) == len(ours) and not any(row["error"] for row in ours)
     answers = [row["filtered_resps"].strip() for row in theirs]
     differ = [row["id"] for row, answer in zip(ours, answers) if row["output"] != answer]
     for name in differ:
-        print(f"{TITLE}{name} differs")
+        print(f"{title}{name} differs")
     anls, refs = get_metric("anls"), [row["answers"] for row in ours]
     metric = max(abs(anls(answer, ref) - row["anls"]) for answer, ref, row in zip(answers, refs, theirs))
-    scores = [sum(scores) / len(ours) for scores in ([r["anls"] for r in theirs], [r["score"] for r in ours])]
-    seen = sum(row["output"] != other["output"] for row, other in zip(ours, blind))
+    mean = sum(row["score"] for row in ours) / len(ours)
     return [
-        Number(f"{TITLE}questions", "", len(ours), typed),
-        Number(f"{TITLE}answers that differ", "<= 0", len(differ), typed),
-        Number(f"{TITLE}different answers among all", ">= 10", len(set(answers)), typed),
-        Number(f"{TITLE}control, answers that change without pictures", ">= 10", seen, "--blind"),
-        Number(f"{TITLE}anls of lmms-eval", "", round(scores[0], 6), typed),
-        Number(f"{TITLE}anls of ours", "", round(scores[1], 6), typed),
-        Number(f"{TITLE}difference of anls", "<= 1e-12", abs(scores[0] - scores[1]), typed),
-        Number(f"{TITLE}largest difference of the two anls metrics on one answer", "<= 1e-12", metric, typed),
+        Number(f"{title}questions", "", len(ours), typed),
+        Number(f"{title}answers that differ", "<= 0", len(differ), typed),
+        Number(f"{title}anls that lmms-eval printed", "", round(printed, 6), typed),
+        Number(f"{title}difference of anls", "<= 1e-12", abs(printed - mean), typed),
+        Number(f"{title}largest difference of the two anls metrics on one answer", "<= 1e-12", metric, typed),
     ]
 
 
@@ -170,16 +189,23 @@ def lmms_numbers(out: Path, model: Path, shared: Path, python: Path | None = Non
     work.mkdir()
     model = model.resolve()
     file = questions(work, shared)
-    theirs, typed = ask_lmms_eval(python, model, file, work)
-    figures, ours, _ = ask_ours(model, file, work / "ours.json")
-    _, blind, _ = ask_ours(model, file, work / "blind.json", "--blind")
-    rows = compare(theirs, ours, blind, typed)
-    summary = json.loads(next((work / "lmms").rglob("*_results.json")).read_text(encoding="utf-8"))
-    printed = summary["results"][TASK]["anls,none"]
-    rows.append(
-        Number(f"{TITLE}difference of the printed figures", "<= 5e-5", abs(printed - figures["anls"]), typed)
-    )  # ours is rounded to four places
-    return rows
+    ours, _ = ask_ours(model, file, work / "ours.json")
+    blind, typed = ask_ours(model, file, work / "blind.json", "--blind")
+    seen = sum(row["output"] != other["output"] for row, other in zip(ours, blind))
+    rows = [
+        Number(f"{TITLE}different answers among all", ">= 10", len({row["output"] for row in ours}), typed),
+        Number(f"{TITLE}control, answers that change without pictures", ">= 10", seen, typed),
+    ]
+    theirs, printed, typed = ask_lmms_eval(python, "radio_vlm", f"pretrained={model}", file, work)
+    rows += compare(theirs, printed, ours, TITLE, typed)
+
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    still = [place for place, line in enumerate(lines) if "image" in json.loads(line)]
+    pictures = work / "pictures.jsonl"
+    pictures.write_text("".join(lines[place] for place in still), encoding="utf-8")
+    with served(model, work / "serve.log") as options:
+        theirs, printed, typed = ask_lmms_eval(python, "openai", options, pictures, work)
+    return rows + compare(theirs, printed, [ours[place] for place in still], f"{TITLE}radio-vlm serve, ", typed)
 
 
 if __name__ == "__main__":
