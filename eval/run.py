@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--media-root", default=None, help="folder of the media of --data (default: the file's)")
     p.add_argument("--metric", default=None, help=f"headline figure for --data; known: {', '.join(metrics.names())}")
     p.add_argument("--out", type=Path, default=Path("results.json"), help="results file (default: %(default)s)")
+    p.add_argument("--report", action="store_true", help="write a page and Markdown beside --out (.html, .md)")
     p.add_argument("--resume", action="store_true", help="go on with what a killed run left beside --out")
     p.add_argument("--limit", type=int, default=None, help="ask only the first N questions of each dataset")
     p.add_argument("--batch-size", type=int, default=64, help="questions per batch (default: %(default)s)")
@@ -89,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     from eval.journal import remove_journal
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
+    from eval.report.results_page import write_report
     from eval.results import write_json
+    from eval.results_file import read_several
     from eval.submissions import write_submissions
     from eval.table import render_figures
 
@@ -120,7 +123,15 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(render_figures(results) + f"\n\nresults  {args.out}\n")
         for path in write_submissions(jobs, results, args.out):
             sys.stdout.write(f"submission  {path}\n")
+        if args.report:
+            write_report(read_several([args.out]), *report_files(args.out))
+            sys.stdout.write(f"report   {', '.join(map(str, report_files(args.out)))}\n")
     return int(any(f["n"] and f["failed"] == f.get("questions", f["n"]) for f in results["tasks"].values()))
+
+
+def report_files(out: Path) -> tuple[Path, Path]:
+    """Page and Markdown of `--report`."""
+    return out.with_suffix(".html"), out.with_suffix(".md")
 
 
 def options_of(args: argparse.Namespace):
@@ -129,6 +140,8 @@ def options_of(args: argparse.Namespace):
 
     if args.blind and args.controls:
         raise ValueError("--blind takes the media away, --controls exchanges them: choose one")
+    if args.report and args.out in report_files(args.out):
+        raise ValueError(f"--report would write over {args.out}: name a .json as --out")
     for name in ("limit", "max_new_tokens", "max_frames", "batch_size", "workers"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")

@@ -46,7 +46,9 @@ def _warnings(comparison: Comparison) -> str:
     items = "".join(f"<li>{escape(words)}</li>" for words in found)
     return (
         section(
-            "Mind the difference", "These runs differ in more than the model.", f'<ul class="warnings">{items}</ul>'
+            "Mind the difference",
+            "These runs differ in more than the model.",
+            f'<ul class="notes warnings">{items}</ul>',
         )
         if found
         else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -61,7 +62,7 @@ class Layout:
         return text(0, y + 17, _cut(words, self.letters), style="fill:var(--ink);font-weight:600")
 
 
-WIDE = Layout(700, 190, 142, 25, 90)
+WIDE = Layout(700, 190, 164, 25, 90)
 NARROW = Layout(360, 6, 6, 38, 48, above=True)
 
 
@@ -97,9 +98,9 @@ def whiskers(
         for row in rows:
             body += _row(row, y, x_of, layout, signed)
             y += layout.row_height
-    steps = [low + t for t in ticks(high - low, 4)] if low < 0 else ticks(high, 5)
+    step = ticks(high - low, 5)[1]
     axis = []
-    for tick in steps:
+    for tick in (step * place for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)):
         axis.append(line(x_of(tick), top - 6, x_of(tick), y + 4, "var(--line)"))
         axis.append(text(x_of(tick), 12, f"{round(tick, 6) + 0.0:g}", "middle"))
     if low < 0 < high:
@@ -194,9 +195,10 @@ def spent_bars(rows: Sequence[Spent], layout: Layout = WIDE) -> str:
 
 
 def _phases(row: Spent) -> list[tuple[str, float, str]]:
-    rest = ("decode", row.decode, "var(--s1)") if row.prefill is not None else ("generating", row.decode, "var(--s1)")
-    prefill = [("prefill", row.prefill, "var(--s2)")] if row.prefill is not None else []
-    return [("encoding, other threads", row.encode, "var(--faint)"), *prefill, rest]
+    encode = ("encoding, other threads", row.encode, "var(--faint)")
+    if row.prefill is None:
+        return [encode, ("prefill and decode", row.decode, "var(--s3)")]
+    return [encode, ("prefill", row.prefill, "var(--s2)"), ("decode", row.decode, "var(--s1)")]
 
 
 def _cut(words: str, most: int) -> str:

@@ -29,8 +29,8 @@ def header(results: Sequence[Result]) -> str:
     asked = sum(len(result.asked(key)) for result in results for key in keys)
     failed = sum(bool(row.get("error")) for result in results for key in keys for row in result.asked(key))
     blind = [result.label for result in results if result.provenance.get("blind")]
-    title = results[0].label if len(results) == 1 else " against ".join(r.label for r in results[:3])
-    title += f" and {len(results) - 3} more" if len(results) > 3 else ""
+    *most, last = [result.label for result in results]
+    title = f"{', '.join(most)} and {last}" if most else last
     words = f"{len(keys)} task{'s' * (len(keys) != 1)}, {asked} answers"
     words += f", of which {failed} failed and count as wrong" if failed else ", none failed"
     words += f". Asked without pictures and videos: {', '.join(blind)}" if blind else ""
@@ -123,14 +123,21 @@ def distributions(results: Sequence[Result]) -> str:
 def answers(results: Sequence[Result]) -> str:
     """Failures and what could not be judged: counted, named, with reasons."""
     counts = _html(tables.answers_table(results), plain=True)
-    named = tables.reasons_table(results)
     lede = (
         "Failed answers and unreadable choices count as wrong; what nothing here can judge is in no figure. An answer "
         "cut at the limit of its length may be a right one that came too late."
     )
-    sentences = (len(named.head) - 2, len(named.head) - 1)
-    body = counts + (FAINT_GAP + _html(named, plain=True, words=sentences) if named.rows else "")
+    items = "".join(_reason(reason, len(results) > 1) for reason in tables.reasons(results))
+    body = counts + (FAINT_GAP + f'<ul class="notes">{items}</ul>' if items else "")
     return section("What went wrong", lede, body)
+
+
+def _reason(reason: tables.Reason, several: bool) -> str:
+    who = f", {', '.join(reason.models)}" if several else ""
+    return (
+        f"<li><b>{len(reason.ids)} {escape(reason.what)}</b>, {escape(reason.task)}{escape(who)}"
+        f"<p>{escape(reason.reason)}</p><small>{escape(reason.named)}</small></li>"
+    )
 
 
 def speed(results: Sequence[Result]) -> str:
@@ -144,17 +151,17 @@ def speed(results: Sequence[Result]) -> str:
         )
         for task, result, s in timed
     ]  # fmt: skip
-    marks = legend(
-        ("grey", "reading and encoding, in other threads"),
-        ("s2", "prefill, vision encoder included"),
-        ("", "decode"),
-    )
+    marks = [("grey", "reading and encoding, in other threads")]
+    if any(bar.prefill is not None for bar in bars):
+        marks += [("s2", "prefill, vision encoder included"), ("", "decode")]
+    if any(bar.prefill is None for bar in bars):
+        marks.append(("s3", "prefill and decode, not told apart"))
     lede = (
         "Seconds of a question by phase, and rates of one process. Media are read and encoded beside the model, so the "
         "grey part is work, not waiting. Tokens are those of an average prompt, controls included."
     )
     drawing = two_sizes(*(spent_bars(bars, layout) for layout in (WIDE, NARROW)))
-    return section("Speed", lede, drawing + marks + FAINT_GAP + _html(tables.speed_table(results), plain=True))
+    return section("Speed", lede, drawing + legend(*marks) + FAINT_GAP + _html(tables.speed_table(results), plain=True))
 
 
 def samples(results: Sequence[Result]) -> str:
@@ -193,16 +200,12 @@ def provenance(results: Sequence[Result]) -> str:
     return section("Small print", "What is needed to repeat a score, or to doubt it.", "".join(folds))
 
 
-def _html(data: tables.Table, plain: bool = False, words: Sequence[int] = ()) -> str:
-    """A table of words as HTML. `words`: columns whose cells are sentences."""
+def _html(data: tables.Table, plain: bool = False) -> str:
+    """A table of words as HTML."""
     rows = []
     for kind, cells in zip(data.kinds, data.rows):
-        if kind == "task":
-            rows.append([f"{escape(cells[0])}<small>{escape(cells[1])}</small>"])
-        else:
-            rows.append(
-                [f'<div class="sentence">{escape(c)}</div>' if at in words else _cell(c) for at, c in enumerate(cells)]
-            )
+        task = kind == "task"
+        rows.append([f"{escape(cells[0])}<small>{escape(cells[1])}</small>"] if task else [_cell(c) for c in cells])
     size = "dense" if len(data.head) > 5 else "compact" if len(data.head) < 4 else ""
     body = table([escape(cell) for cell in data.head], rows, data.kinds, plain) if rows else ""
     return f'<div class="{size}">{body}</div>' if body and size else body

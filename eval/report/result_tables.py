@@ -101,42 +101,44 @@ def _kind_cell(of_kind: dict[str, Any] | None, figures: Sequence[str], controls:
 
 @dataclass(frozen=True)
 class Reason:
-    """Samples of one task and model that share a fate."""
+    """Samples of one task that share a fate, and the models whose answers they were."""
 
     task: str
-    model: str
+    models: list[str]
     what: str
     reason: str
     ids: list[str]
 
+    @property
+    def named(self) -> str:
+        """The first few samples, and how many more there are."""
+        more = f" and {len(self.ids) - NAMED} more" if len(self.ids) > NAMED else ""
+        return ", ".join(self.ids[:NAMED]) + more
+
 
 def answers_table(results: Sequence[Result]) -> Table:
     """How many answers failed, were not scored, could not be read, were cut or are empty."""
-    columns = ("asked", "failed", "not scored", "unreadable choice", "cut at the limit", "empty")
-    table = Table(["", *_model_head(results), *columns])
+    table = Table(["", "asked", "failed", "not scored", "unreadable choice", "cut at the limit", "empty"])
     for task in task_keys(results):
-        for result in results:
+        for result in _begin(table, task, results):
             rows = result.asked(task)
-            if task not in result.tasks:
-                continue
             answered = [row for row in rows if not row.get("error") and row.get("output") is not None]
             unread = unreadable(rows)
             table.add(
-                "", task, *_model(results, result), str(len(rows)), str(sum(bool(row.get("error")) for row in rows)),
-                str(sum(bool(row.get("unscored")) for row in rows)), "–" if unread is None else str(len(unread)),
+                "kind" if len(results) > 1 else "", result.label if len(results) > 1 else task, str(len(rows)),
+                str(sum(bool(row.get("error")) for row in rows)), str(sum(bool(row.get("unscored")) for row in rows)),
+                "–" if unread is None else str(len(unread)),
                 _count_of(answered, lambda row: not row["stopped"], "stopped"),
                 str(sum(not row["output"].strip() for row in answered)),
             )  # fmt: skip
     return table
 
 
-def _model_head(results: Sequence[Result]) -> list[str]:
-    """The models' column, where there are several."""
-    return ["model"] if len(results) > 1 else []
-
-
-def _model(results: Sequence[Result], result: Result) -> list[str]:
-    return [result.label] if len(results) > 1 else []
+def _begin(table: Table, task: str, results: Sequence[Result]) -> list[Result]:
+    """The files that hold the task, under a title where there are several."""
+    if len(results) > 1:
+        table.add("task", task, "")
+    return [result for result in results if task in result.tasks]
 
 
 def _count_of(rows: Sequence[Row], test, key: str) -> str:
@@ -169,38 +171,33 @@ def _choice_rule(row: Row) -> str | None:
 
 
 def reasons(results: Sequence[Result]) -> list[Reason]:
-    """Everything that went wrong or could not be judged, grouped by its reason, controls included."""
-    found: list[Reason] = []
+    """Everything that went wrong or could not be judged, grouped by its reason, controls included; most first."""
+    found: dict[tuple, Reason] = {}
     for task in task_keys(results):
         for result in results:
-            rows = result.rows(task)
-            groups: dict[tuple[str, str], list[str]] = {}
-            for row in rows:
-                where = f" ({label(row['control'])})" if row["control"] else ""
-                if row.get("error"):
-                    groups.setdefault(("failed" + where, str(row["error"])), []).append(row["id"])
-                elif row.get("unscored") and not row["control"]:
-                    groups.setdefault(("not scored", str(row["unscored"])), []).append(row["id"])
-            for row in unreadable(result.asked(task)) or []:
-                groups.setdefault(("unreadable choice", "no option can be read from the answer"), []).append(row["id"])
-            found += [Reason(task, result.label, what, why, ids) for (what, why), ids in groups.items()]
-    return found
+            for (what, why), ids in _fates(result, task).items():
+                key = (task, what, why, tuple(ids))  # what happens to several models alike is said once
+                found.setdefault(key, Reason(task, [], what, why, ids)).models.append(result.label)
+    return sorted(found.values(), key=lambda reason: -len(reason.ids))
+
+
+def _fates(result: Result, task: str) -> dict[tuple[str, str], list[str]]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in result.rows(task):
+        where = f" ({label(row['control'])})" if row["control"] else ""
+        if row.get("error"):
+            groups.setdefault(("failed" + where, str(row["error"])), []).append(row["id"])
+        elif row.get("unscored") and not row["control"]:
+            groups.setdefault(("not scored", str(row["unscored"])), []).append(row["id"])
+    for row in unreadable(result.asked(task)) or []:
+        groups.setdefault(("unreadable choice", "no option can be read from the answer"), []).append(row["id"])
+    return groups
 
 
 def reasons_table(results: Sequence[Result]) -> Table:
-    table = Table(["", *_model_head(results), "what", "answers", "reason", "samples"])
-    for reason in sorted(reasons(results), key=lambda r: -len(r.ids)):
-        more = f" and {len(reason.ids) - NAMED} more" if len(reason.ids) > NAMED else ""
-        samples = ", ".join(reason.ids[:NAMED]) + more
-        table.add(
-            "",
-            reason.task,
-            *([reason.model] if len(results) > 1 else []),
-            reason.what,
-            str(len(reason.ids)),
-            reason.reason,
-            samples,
-        )
+    table = Table(["", "models", "what", "answers", "reason", "samples"])
+    for one in reasons(results):
+        table.add("", one.task, ", ".join(one.models), one.what, str(len(one.ids)), one.reason, one.named)
     return table
 
 
@@ -217,12 +214,17 @@ def speeds(results: Sequence[Result]) -> list[tuple[str, Result, Speed]]:
 
 def speed_table(results: Sequence[Result]) -> Table:
     columns = ("seconds a question", "prefill tokens/s", "decode tokens/s", "share of encoding", "prompt tokens",
-               "media tokens", "tokens an image", "tokens a video", "new tokens")  # fmt: skip
-    table = Table(["", *_model_head(results), *columns])
+               "media tokens", "tokens per image", "tokens per video", "new tokens")  # fmt: skip
+    table = Table(["", *columns])
+    titles: set[str] = set()
     for task, result, s in speeds(results):
+        if len(results) > 1 and task not in titles:
+            table.add("task", task, "")
+            titles.add(task)
         share = "–" if s.encode_share is None else f"{100 * s.encode_share:.0f} %"
         table.add(
-            "", task, *_model(results, result), digits(s.seconds_per_request, 3), digits(s.prefill_tokens_per_second),
+            "kind" if len(results) > 1 else "", result.label if len(results) > 1 else task,
+            digits(s.seconds_per_request, 3), digits(s.prefill_tokens_per_second),
             digits(s.decode_tokens_per_second), share, digits(s.prompt_tokens_per_request),
             digits(s.media_tokens_per_request), digits(s.media_tokens_per_image), digits(s.media_tokens_per_video),
             digits(s.new_tokens_per_request, 1),

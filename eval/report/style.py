@@ -78,23 +78,23 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
   text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .crisp { image-rendering: pixelated; }
 .words { padding: 15px 18px 16px; display: flex; flex-direction: column; gap: 3px; flex: 1; }
-.where { display: flex; justify-content: space-between; gap: 14px; font-size: 12.5px; color: var(--faint);
+.where { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 14px; font-size: 12.5px; color: var(--faint);
   margin-bottom: 5px; white-space: nowrap; }
-.where span:last-child { overflow: hidden; text-overflow: ellipsis; }
+.where span:last-child { max-width: 100%; overflow: hidden; text-overflow: ellipsis; }
 .asked { font: 400 19px/1.35 var(--serif); overflow-wrap: anywhere; }
 .said { font-size: 15px; overflow-wrap: anywhere; } .said b { font-weight: 600; }
 .who { font-size: 12.5px; color: var(--faint); } .who::after { content: ":"; }
 .more { background: var(--mat); color: var(--faint); font-size: 12.5px; text-align: center; padding-bottom: 8px; }
-.warnings { margin: 0; padding: 0; list-style: none; font-size: 14.5px; max-width: 52em; }
-.warnings li { padding: 7px 0 7px 14px; border-left: 3px solid var(--control); margin-bottom: 8px;
-  overflow-wrap: anywhere; }
+.notes { margin: 0; padding: 0; list-style: none; font-size: 14.5px; max-width: 58em; }
+.notes li { padding: 6px 0 6px 14px; border-left: 3px solid var(--line); margin-bottom: 10px; overflow-wrap: anywhere; }
+.notes p { margin: 2px 0; max-width: none; } .notes b { font-weight: 600; } .notes small { color: var(--faint); }
+.warnings li { border-left-color: var(--control); }
 .grid { display: grid; gap: 34px 40px; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 .grid figcaption { font-size: 13.5px; margin-bottom: 8px; color: var(--soft); } .grid figcaption b { color: var(--ink);
   font-weight: 600; }
 .wide svg { max-width: 860px; } .phone { display: none; }
 .compact { max-width: 680px; } .dense th { white-space: normal; max-width: 7em; }
-.dense th, .dense td { padding-left: 8px; padding-right: 8px; } .sentence { white-space: normal; min-width: 11em;
-  max-width: 34em; overflow-wrap: anywhere; text-align: left; margin-left: auto; }
+.dense th, .dense td { padding-left: 8px; padding-right: 8px; }
 .up { color: var(--accent); } .down { color: var(--wrong); }
 .right { color: var(--accent); } .wrong { color: var(--wrong); }
 .foot { margin-top: auto; padding-top: 11px; font-size: 13px; color: var(--control); overflow-wrap: anywhere; }
@@ -125,6 +125,9 @@ footer { margin-top: 88px; border-top: 1px solid var(--line); padding-top: 18px;
   color: var(--faint); }
 @media (max-width: 640px) {
   main { padding: 40px 18px 64px; } h1 { font-size: 33px; } section { margin-top: 60px; }
+  .scroll td:first-child:not([colspan]), .scroll th:first-child { position: sticky; left: 0; background: var(--paper);
+    white-space: normal; overflow-wrap: anywhere; min-width: 9.5em; }
+  .dense th { min-width: 4.5em; }
   .wide { display: none; } .phone { display: block; }
   .maps { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
 }

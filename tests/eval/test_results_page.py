@@ -65,7 +65,7 @@ def test_the_page_of_one_file(files, tmp_path):
 def test_several_files_side_by_side(files, tmp_path):
     html, words = page_of(tmp_path, *files)
     checked(html)
-    assert "stage1 against stage2" in html and "| stage1 | stage2 |" in words
+    assert "<h1>stage1 and stage2</h1>" in html and "| stage1 | stage2 |" in words
     for number, path in enumerate(files, 1):
         figures = read(path)["tasks"]["medical"]
         low, high = figures["intervals"]["accuracy"]
@@ -175,3 +175,23 @@ def test_whiskers_hold_their_values_and_survive_odd_ones():
     assert len(dots) == 2 and all(0 <= x <= NARROW.width for x in dots), "what is above 1 widens the axis"
     signed = whiskers([("", [Whisker("a", 0.1, (-0.1, 0.3))])], -0.5, 0.5, signed=True)
     assert "+0.100 [-0.100, +0.300]" in signed and "stroke-dasharray" in signed
+
+
+def test_a_run_writes_its_report(tmp_path, monkeypatch, capsys):
+    import eval.backends
+    from eval.backends.radio import RadioBackend
+    from eval.run import main as run
+    from tests.eval.test_evaluate import documents, reader
+    from tests.helpers.fake_vlm import FakeModel, FakeProcessor
+
+    monkeypatch.setattr(
+        eval.backends, "open_backend", lambda *args, **options: RadioBackend(FakeModel(reader), FakeProcessor())
+    )
+    data = documents(tmp_path / "data", n=6)
+    words = ["--model", "fake", "--data", str(data), "--no-progress", "--report", "--out"]
+    assert run([*words, str(tmp_path / "r.md")]) == 2 and "write over" in capsys.readouterr().err
+    assert run([*words, str(tmp_path / "r.json")]) == 0
+    assert "report   " in capsys.readouterr().out
+    checked((tmp_path / "r.html").read_text())
+    assert "| exact match | 1.000 \\[1.000–1.000\\] |" in (tmp_path / "r.md").read_text()
+    assert read(tmp_path / "r.json")["provenance"]["tasks"]["documents"]["definitions"]["anls"]["definition"]
