@@ -4,6 +4,7 @@ The forms are those of VLMEvalKit (`vlmeval/api/lmdeploy.py`, which `run.py --ba
 lmms-eval 0.7.3 (`models/chat/openai.py`, `async_openai.py`); eval/plugins/README.md has the commands.
 """
 
+import argparse
 import base64
 import json
 import threading
@@ -14,8 +15,7 @@ import pytest
 
 from eval.backends.radio import RadioBackend
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
-from vlm.cli.serve_engine import Engine
-from vlm.cli.serve_http import ModelServer
+from vlm.cli.serve import add_arguments, open_server
 
 PICTURE = b"\xff\xd8 a picture"
 DATA = base64.b64encode(PICTURE).decode()
@@ -61,10 +61,12 @@ SHOWN = {"two": SEEN * 2, "alone": "", "a video": "clip"}
 @pytest.fixture(scope="module")
 def address():
     """A server over a model that says what it was shown."""
-    model = FakeModel(lambda picture, text: f" {picture}: {text} ")
-    engine = Engine(RadioBackend(model, FakeProcessor()), batch_size=4)
-    entry = {"id": "export", "object": "model", "created": 0, "owned_by": "radio-vlm"}
-    server = ModelServer(("127.0.0.1", 0), engine, entry, 512)
+    backend = RadioBackend(FakeModel(lambda picture, text: f" {picture}: {text} "), FakeProcessor())
+    options = argparse.ArgumentParser()
+    add_arguments(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eval.backends.open_backend", lambda *_, **__: backend)
+        server = open_server(options.parse_args(["--model", "folder", "--name", "export", "--port", "0"]))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1"
