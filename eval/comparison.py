@@ -222,7 +222,12 @@ _OF_TASKS = {
     "video": "frames differ",
 }
 _OF_DATA = ("split", "sha256", "revision", "prompt")
-_OF_RUNS = {"blind": "asked without media (blind)", "decoding": "decoding differs", "seed": "seeds differ"}
+_OF_RUNS = {
+    "judge": "judges differ",
+    "blind": "asked without media (blind)",
+    "decoding": "decoding differs",
+    "seed": "seeds differ",
+}
 
 
 def named(names: Sequence[str], most: int = 5) -> str:

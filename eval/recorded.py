@@ -12,6 +12,7 @@ from eval.data import Dataset
 from eval.registry import UnknownNameError
 from eval.tasks import get_task
 from eval.tasks.base import Row, Task
+from eval.tasks.dataset import OWN_METRIC, DatasetTask, figure_of
 
 
 def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Task:
@@ -32,6 +33,8 @@ def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Ta
     except ValueError:  # what it needs for asking, an expert say, is not here; its figures do not need it
         task = object.__new__(kind)
     first = next((row.get("scores") for row in rows), None) or {}
+    if isinstance(task, DatasetTask):
+        task.several = OWN_METRIC in (about.get("figures") or [])
     task.key = key
     task.metrics = tuple(about.get("metrics") or first or task.metrics)
     seen = dict.fromkeys(row["control"] for row in rows if row["control"])
@@ -40,23 +43,22 @@ def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Ta
 
 
 def with_metrics(task: Task, metrics: Sequence[str]) -> Task:
-    """The task with `metrics` as its first figures; what else it reports stays.
+    """The task scored by `metrics`, headline first; what else it reports stays.
 
-    A metric that is new to the task is summed up as the task's headline is, if that is a function of one metric (a mean
-    over kinds, say), else as a mean.
+    Where `metrics[0]` is the task's own first metric its figures keep their order. A metric that is new to the task is
+    summed up as the task's headline is, if that is a function of one metric (a mean over kinds, say), else as in
+    datasets of one's own.
     """
     own = task.aggregates()
     changed = copy(task)
     changed.metrics = tuple(dict.fromkeys([*metrics, *task.metrics]))
-    new: dict[str, Aggregate] = {}
+    asked: dict[str, Aggregate] = {}
     for metric in metrics:
-        mine = [name for name, figure in own.items() if getattr(figure, "metric", None) == metric]
-        if mine:
-            new |= {name: own[name] for name in mine}
-        else:
+        asked |= {name: figure for name, figure in own.items() if getattr(figure, "metric", None) == metric}
+        if metric not in task.metrics:
             figure = _like(next(iter(own.values())), metric)
-            new[figure.name] = figure
-    figures = {**new, **own}
+            asked[figure.name] = figure
+    figures = {**own, **asked} if metrics[0] == task.metrics[0] else {**asked, **own}
     changed.aggregates = lambda: figures  # its own would know nothing of the new metrics
     return changed
 
@@ -64,7 +66,7 @@ def with_metrics(task: Task, metrics: Sequence[str]) -> Task:
 def _like(aggregate: Aggregate, metric: str) -> Aggregate:
     before = getattr(aggregate, "metric", None)
     if before is None or isinstance(aggregate, Mean):
-        return Mean(metric)
+        return figure_of(metric)
     figure = copy(aggregate)
     figure.metric, figure.name = metric, aggregate.name.replace(before, metric)
     return figure

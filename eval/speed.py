@@ -2,7 +2,7 @@
 
 Prefill ends with the first new token of a batch and holds the vision encoder; decode is the rest of `generate`. Media
 are read and encoded by other threads beside the model, so `encode_seconds` are work done, not time waited for.
-With several processes the figures are those of one of them.
+With several processes all seconds are summed: rates are those of one process, seconds a question those of all together.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ def run_facts(data: Mapping[str, Any]) -> dict[str, str]:
         "seed": about.get("seed"),
         "decoding": _compact(about.get("decoding")),
         "batch size": _joined(about.get("batch_size"), _processes(about.get("processes"))),
+        "judge": _compact(about.get("judge")),
         "asked blind": "yes: without images and videos" if about.get("blind") else None,
     }
     for note in about.get("rescored") or []:

@@ -68,7 +68,7 @@ class DatasetTask(Task):
     def aggregates(self) -> dict[str, Aggregate]:
         """The mean of each metric; first, where the records name several, the mean of each record's own."""
         own: dict[str, Aggregate] = {OWN_METRIC: OwnMetric()} if self.several else {}
-        return own | {name: _figure(name) for name in self.metrics}
+        return own | {name: figure_of(name) for name in self.metrics}
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         figures = super().figures(rows)
@@ -87,7 +87,7 @@ class OwnMetric(Mean):
         return super().statistics({**row, "scores": {OWN_METRIC: row["score"]}})
 
 
-def _figure(metric: str) -> Aggregate:
+def figure_of(metric: str) -> Aggregate:
     """BLEU over many answers is not the mean of their scores."""
     if metric.startswith("bleu"):
         return CorpusBleu(int(metric.removeprefix("bleu")), name=metric)
