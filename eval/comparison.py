@@ -171,10 +171,16 @@ def _differences_of_tasks(a: Result, b: Result, key: str, rows_a: dict[str, Row]
     """What differs between two runs of a task beside the model."""
     found = []
     shared = [(rows_a[name], rows_b[name]) for name in rows_a if name in rows_b]
+    blind = a.provenance.get("blind") != b.provenance.get("blind")  # said once, and inputs differ of course
     for what, name in _OF_ROWS.items():
-        other = [x["id"] for x, y in shared if x.get(name) and y.get(name) and x[name] != y[name]]
+        if blind and name in ("input_hash", "prompt"):
+            continue
+        other = [x["id"] for x, y in shared if _differs(x, y, name)]
         if other:
-            found.append(f"{what} of {len(other)} samples: {named(other)}")
+            which = (
+                f"all {len(other)} samples" if len(other) == len(shared) else f"{len(other)} samples: {named(other)}"
+            )
+            found.append(f"{what} of {which}")
     about_a, about_b = a.about(key), b.about(key)
     for name, words in _OF_TASKS.items():
         before, after = about_a.get(name), about_b.get(name)
@@ -185,6 +191,16 @@ def _differences_of_tasks(a: Result, b: Result, key: str, rows_a: dict[str, Row]
         if name in data_a and name in data_b and data_a[name] != data_b[name]:
             found.append(f"data differ ({name}): {shown(data_a[name])} and {shown(data_b[name])}")
     return found + _differences_of_definitions(about_a, about_b)
+
+
+def _differs(a: Row, b: Row, name: str) -> bool:
+    """Whether two rows that both have `name` differ in it.
+
+    Of a conversation the input is its first turn: the later ones hold what the model said and the expert it called.
+    """
+    if name in ("input_hash", "prompt") and a.get("turns") and b.get("turns"):
+        return name == "prompt" and a["turns"][0] != b["turns"][0]
+    return bool(a.get(name) and b.get(name) and a[name] != b[name])
 
 
 def _differences_of_definitions(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:

@@ -85,8 +85,12 @@ def render_markdown(comparison: Comparison, first: int = SHOWN) -> str:
 
 
 def all_warnings(comparison: Comparison) -> list[str]:
-    """Those of the runs, then those of every task under its name."""
-    return [*comparison.warnings, *(f"{task.key}: {words}" for task in comparison.tasks for words in task.warnings)]
+    """Those of the runs, then those of the tasks under their names; what holds for several tasks is said once."""
+    tasks: dict[str, list[str]] = {}
+    for task in comparison.tasks:
+        for words in task.warnings:
+            tasks.setdefault(words, []).append(task.key)
+    return [*comparison.warnings, *(f"{', '.join(keys)}: {words}" for words, keys in tasks.items())]
 
 
 def changed_cells(changes: Sequence[Change]) -> list[list[str]]:

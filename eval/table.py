@@ -18,6 +18,13 @@ _STAGE_FILE = re.compile(r"(stage\d+)\b.*\.json$")
 _NAMES = {
     "exact_match": "exact match",
     "anls": "ANLS",
+    "teds": "TEDS",
+    "rouge_l": "ROUGE-L",
+    "token_f1": "token F1",
+    "vqa_accuracy": "VQA accuracy",
+    "mcq_accuracy": "choice accuracy",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
     "images_exchanged": "images exchanged",
     "frames_shuffled": "frames shuffled",
     "expert_withheld": "expert withheld",

@@ -111,8 +111,7 @@ def distributions(results: Sequence[Result]) -> str:
         for place, result in enumerate(results):
             rows = [row for row in result.asked(task) if row["score"] is not None]
             if rows and not tables.is_binary(rows):
-                metric = next(iter(rows[0].get("scores") or {}), "score")
-                caption = f"<b>{escape(task)}</b>, {escape(label(metric))}"
+                caption = f"<b>{escape(task)}</b>, {escape(label(next(iter(scalar_figures(result.tasks[task])))))}"
                 caption += f", {escape(result.label)}" if len(results) > 1 else ""
                 drawing = histogram([row["score"] for row in rows], place)
                 drawn.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")

@@ -78,8 +78,8 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
   text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .crisp { image-rendering: pixelated; }
 .words { padding: 15px 18px 16px; display: flex; flex-direction: column; gap: 3px; flex: 1; }
-.where { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 14px; font-size: 12.5px; color: var(--faint);
-  margin-bottom: 5px; white-space: nowrap; }
+.where { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 14px; font-size: 12.5px;
+  color: var(--faint); margin-bottom: 5px; white-space: nowrap; }
 .where span:last-child { max-width: 100%; overflow: hidden; text-overflow: ellipsis; }
 .asked { font: 400 19px/1.35 var(--serif); overflow-wrap: anywhere; }
 .said { font-size: 15px; overflow-wrap: anywhere; } .said b { font-weight: 600; }

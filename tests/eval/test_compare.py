@@ -70,14 +70,14 @@ def test_what_differs_beside_the_model_is_said(tmp_path, capsys):
     other[4] = {**other[4], "prompt": "Answer shortly."}
     a = write(tmp_path / "a.json", [*rows, row("x", 1.0, task="alone")])
     about = {"max_new_tokens": 16, "data": {"sha256": "e", "split": "val"}, "definitions": {"anls": {"code": "1"}}}
-    b = write(tmp_path / "b.json", other, model="models/two", about=about, seed=7, blind=True)
+    b = write(tmp_path / "b.json", other, model="models/two", about=about, seed=7)
     found = compared(a, b)
     [task] = found.tasks
     words = "\n".join([*found.warnings, *task.warnings])
     for expected in (
         "other inputs (words, pictures or videos) of 2 samples: s00, s01", "of 1 samples: s04",
         "3 samples only in one, left out: s09, s10, s11", "lengths of answers differ: 8 and 16",
-        "data differ (sha256): d and e", "asked without media (blind): False and True", "seeds differ: 0 and 7",
+        "data differ (sha256): d and e", "seeds differ: 0 and 7",
         "only in one: alone",
     ):  # fmt: skip
         assert expected in words, words
@@ -154,3 +154,23 @@ def test_words_of_models_stay_words(tmp_path, capsys):
     table = [line for line in markdown.splitlines() if line.startswith("| &lt;b")]
     assert len(table) == 1 and table[0].replace("\\|", "").count("|") == 8, "one row of seven cells"
     assert main([str(a), str(b)]) == 0 and "\x1b" not in capsys.readouterr().out
+
+
+def test_a_blind_run_is_named_once(tmp_path):
+    rows = [row(k, v) for k, v in scores(12).items()]
+    a = write(tmp_path / "a.json", rows)
+    b = write(tmp_path / "b.json", [{**r, "input_hash": "words alone", "prompt": "words"} for r in rows], blind=True)
+    found = compared(a, b)
+    assert "asked without media (blind): False and True" in found.warnings and found.tasks[0].warnings == []
+
+
+def test_what_an_expert_said_is_no_other_input(tmp_path):
+    def talk(first, *later):
+        turns = [{"role": "user", "text": first}, *({"role": "assistant", "text": text} for text in later)]
+        return [row("a", 1.0, turns=turns, input_hash=str(later), prompt=str(turns))]
+
+    a = write(tmp_path / "a.json", talk("Size?", "27"))
+    b = write(tmp_path / "b.json", talk("Size?", "<LESIONS()>", "27"))
+    c = write(tmp_path / "c.json", talk("How large?", "27"))
+    assert compared(a, b).tasks[0].warnings == []
+    assert any("other prompts" in words for words in compared(a, c).tasks[0].warnings)
