@@ -269,7 +269,10 @@ def shuffle_videos(sample: Sample, seed: int, processor: Any) -> Messages:
                 order = shuffled_order(len(frames), seed, f"{sample.id}:{place}")
                 if order is None:
                     raise ValueError(f"{item['video']}: {len(frames)} frames cannot be shuffled, 3 are needed")
-                item = {"type": "video", "video": frames[order], "timestamps": list(timestamps)}
+                # all of them: the processor's own limit may be lower than the one they were sampled under
+                item = {
+                    "type": "video", "video": frames[order], "timestamps": list(timestamps), "max_frames": len(order),
+                }  # fmt: skip
             content.append(item)
         messages.append({**message, "content": content})
     return messages

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     server = open_server(args)
     host, port = server.server_address[:2]
-    print(f"serving {server.entry['id']} at http://{host}:{port}/v1 (Ctrl-C ends)", flush=True)
     try:
+        print(f"serving {server.entry['id']} at http://{host}:{port}/v1 (Ctrl-C ends)", flush=True)
         server.serve_forever()
     except KeyboardInterrupt:
         pass

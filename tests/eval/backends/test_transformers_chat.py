@@ -149,18 +149,20 @@ def test_videos_are_pictures_with_times_where_no_processor_takes_them(peers):
     assert [image.getpixel((0, 0))[0] for image in encoded.data.images] == [0, 20, 40]
 
 
-def test_the_control_of_shuffled_frames_works_without_a_processor_of_ours(peers, tmp_path):
+@pytest.mark.parametrize("count", [4, 12])
+def test_the_control_of_shuffled_frames_works_without_a_processor_of_ours(peers, tmp_path, count):
+    """Twelve frames are more than the usual eight: the control shows as many as the question did."""
     pytest.importorskip("av", reason="optional package absent")
-    path = write_video(tmp_path / "clip.mp4", 4, rate=2)
-    item = {"type": "video", "video": str(path)}
+    path = write_video(tmp_path / "clip.mp4", count, rate=2)
+    item = {"type": "video", "video": str(path), "max_frames": 12}
     sample = Sample("s", "x", [{"role": "user", "content": [item, {"type": "text", "text": "?"}]}])
 
     def shown(messages):
         images = peers["llava"].encode(messages, "s").data.images
         return numbers(torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]))
 
-    assert shown(sample.prompt) == [0, 1, 2, 3]
-    assert shown(shuffle_videos(sample, 1, peers["llava"].processor)) == shuffled_order(4, 1, "s:0")
+    assert shown(sample.prompt) == list(range(count))
+    assert shown(shuffle_videos(sample, 1, peers["llava"].processor)) == shuffled_order(count, 1, "s:0")
 
 
 def test_times_of_a_clip_reach_a_video_processor():
