@@ -73,15 +73,15 @@ def card(
         note: HTML beside the task's name instead of the kind of question.
     """
     answers = answers or [("", row)]
-    said = [_said(who, of_model) for who, of_model in answers]
+    gold = ""
     if row["answers"] and any((of_model["score"] or 0.0) < 1.0 for _, of_model in answers):
         gold = f"<b>{escape(_short(' / '.join(row['answers'])))}</b></span>"
-        alone = len(said) == 1
-        said = (
-            [f'{said[0]} <span class="soft">instead of {gold}']
-            if alone
-            else [*said, f'<span class="soft">gold: {gold}']
-        )
+    beside = f' <span class="soft">instead of {gold}' if gold and len(answers) == 1 else ""
+    said = "".join(
+        f'{_turns(of_model)}<div class="said">{_said(who, of_model)}{beside}</div>' for who, of_model in answers
+    )
+    if gold and not beside:
+        said += f'<div class="said"><span class="soft">gold: {gold}</div>'
     foot = "".join(
         f"<div>{escape(label(other['control']))} → {_reply(other)}</div>"
         for other in sorted(controls, key=lambda row: row["control"])
@@ -90,8 +90,7 @@ def card(
     where = f"<span>{escape(label(row['task']))}, {about}</span><span>{escape(row['id'])}</span>"
     return (
         f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
-        f'<div class="asked">{escape(_short(row["question"], 240))}</div>{_turns(row)}'
-        + "".join(f'<div class="said">{words}</div>' for words in said)
+        f'<div class="asked">{escape(_short(row["question"], 240))}</div>{said}'
         + (f'<div class="foot">{foot}</div>' if foot else "")
         + "</div></article>"
     )

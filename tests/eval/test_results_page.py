@@ -195,3 +195,15 @@ def test_a_run_writes_its_report(tmp_path, monkeypatch, capsys):
     checked((tmp_path / "r.html").read_text())
     assert "| exact match | 1.000 \\[1.000–1.000\\] |" in (tmp_path / "r.md").read_text()
     assert read(tmp_path / "r.json")["provenance"]["tasks"]["documents"]["definitions"]["anls"]["definition"]
+
+
+def test_gold_stands_where_an_answer_is_not_fully_right():
+    from eval.report.samples import card
+
+    right, wrong = row("a", 1.0), row("a", 0.0)
+    assert "gold" not in card(right, ()) and "instead of" not in card(right, ())
+    assert "instead of <b>yes</b>" in card(wrong, ())
+    both = card(right, (), answers=[("one", right), ("two", wrong)])
+    assert both.count("gold: <b>yes</b>") == 1 and "instead of" not in both
+    assert both.index("one") < both.index("✓") < both.index("two") < both.index("✗") < both.index("gold:")
+    assert "0.50" in card(row("a", 0.5), ()) and "not scored" in card(row("a", None), ())
