@@ -82,9 +82,11 @@ class TransformersBackend(Backend):
 
     def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:
         """`how`: further arguments of the model's `generate`, for callers that sample or stream."""
-        groups: dict[tuple[bool, bool], list[int]] = defaultdict(list)
-        for place, one in enumerate(batch):  # processors want media for all texts of a call, or for none
-            groups[bool(one.data.images), bool(one.data.clips)].append(place)
+        # Processors want media for all texts of a call or for none, and clips of one length: they stack them, or fill
+        # the shorter ones up, and then an answer would depend on its neighbours.
+        groups: dict[tuple[bool, frozenset[int]], list[int]] = defaultdict(list)
+        for place, one in enumerate(batch):
+            groups[bool(one.data.images), frozenset(len(clip.frames) for clip in one.data.clips)].append(place)
         replies: dict[int, Reply] = {}
         prefill: float | None = 0.0
         for places in groups.values():

@@ -185,15 +185,20 @@ def test_a_video_processor_is_given_clips():
         return processor(text=[one.replace("<video>", "clip") for one in text], **rest)
 
     backend.its_processor = recorded
-    clip = {"type": "video", "video": frames(3), "timestamps": [0.0, 0.5, 1.0]}
-    video = backend.encode([{"role": "user", "content": [clip, {"type": "text", "text": "?"}]}], "b")
-    plain = backend.encode(asked("no video"), "a")
-    backend.generate([video, plain], Decoding(2))
-    assert "clip?" in video.prompt and "no video" in plain.prompt, "one prompt each, whatever call they were in"
-    with_clip, without = calls
-    assert "<video>?" in with_clip[0][0] and [one.shape for one in with_clip[1]] == [(3, 32, 32, 3)]
-    assert with_clip[2][0]["frames_indices"] == [0, 500, 1000] and with_clip[3] is False
+
+    def about_a_clip(count):
+        clip = {"type": "video", "video": frames(count), "timestamps": [0.5 * n for n in range(count)]}
+        return backend.encode([{"role": "user", "content": [clip, {"type": "text", "text": f"? {count}"}]}], "b")
+
+    batch = [about_a_clip(3), backend.encode(asked("no video"), "a"), about_a_clip(2), about_a_clip(3)]
+    backend.generate(batch, Decoding(2))
+    expected = ("clip? 3", "no video", "clip? 2", "clip? 3")
+    assert all(words in encoded.prompt for words, encoded in zip(expected, batch)), "one prompt each, in whatever call"
+    threes, without, twos = calls
+    assert "<video>? 3" in threes[0][0] and [one.shape for one in threes[1]] == [(3, 32, 32, 3)] * 2
+    assert threes[2][0]["frames_indices"] == [0, 500, 1000] and threes[3] is False
     assert without[1:] == (None, None, None)
+    assert [one.shape for one in twos[1]] == [(2, 32, 32, 3)], "clips of another length are another call"
 
 
 @pytest.mark.parametrize("family", ["llava", "idefics3", "llama"])
