@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.aggregates import Mean
@@ -22,9 +22,18 @@ def definitions(task: Task) -> dict[str, dict[str, str]]:
     A metric's words are the first paragraphs of its file and of its function; of a figure that is no mean, those of the
     aggregate. Metrics that are not registered (probabilities) are left out.
     """
-    named: dict[str, Callable[..., Any]] = {name: get_metric(name) for name in task.metrics if name in metrics}
-    named |= {name: type(figure) for name, figure in task.aggregates().items() if not isinstance(figure, Mean)}
-    return {name: {"definition": _words(item), "code": _code(item)} for name, item in named.items()}
+    named: dict[str, list[Callable[..., Any]]] = {name: _metric(name) for name in task.metrics if name in metrics}
+    named |= {name: [type(figure)] for name, figure in task.aggregates().items() if not isinstance(figure, Mean)}
+    return {
+        name: {"definition": " ".join(dict.fromkeys(map(_words, items))), "code": _code(items)}
+        for name, items in named.items()
+    }
+
+
+def _metric(name: str) -> list[Callable[..., Any]]:
+    """A metric; before it, for one rule of a family (`mcq_accuracy.<rule>`), the family's own."""
+    family = name.partition(".")[0]
+    return [get_metric(family), get_metric(name)] if family != name and family in metrics else [get_metric(name)]
 
 
 def _words(item: Callable[..., Any]) -> str:
@@ -37,8 +46,11 @@ def _first_paragraph(docstring: str | None) -> str:
     return " ".join(inspect.cleandoc(docstring or "").split("\n\n")[0].split())
 
 
-def _code(item: Callable[..., Any]) -> str:
-    try:
-        return hashlib.sha256(inspect.getsource(sys.modules[item.__module__]).encode()).hexdigest()[:12]
-    except OSError:
-        return ""
+def _code(items: Sequence[Callable[..., Any]]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        try:
+            digest.update(inspect.getsource(sys.modules[item.__module__]).encode())
+        except OSError:  # no source file, as in a frozen program
+            return ""
+    return digest.hexdigest()[:12]

@@ -89,11 +89,14 @@ def test_what_went_wrong_is_counted_named_and_given_its_reason(tmp_path):
         row("void", 0.0, output=""),
     ]
     rows += [choice("says-b", "B"), choice("mumbles", "It could be either of them"), choice("thinks", "<think>so B")]
+    rows.append(
+        row("lost", 0.0, task="choices", output="", error="OSError: lost", scoring=options, scores=rows[-1]["scores"])
+    )
     path = write(tmp_path / "r.json", rows)
     result = read_results(path)
     table = dict((cells[0], cells[1:]) for cells in answers_table([result]).rows)
     assert table["mine"] == ["14", "2", "1", "–", "1", "1"]
-    assert table["choices"] == ["3", "0", "0", "2", "0", "0"]
+    assert table["choices"] == ["4", "1", "0", "2", "0", "0"], "what failed is not unreadable too"
     assert [r["id"] for r in unreadable(result.asked("choices"))] == ["mumbles", "thinks"]
     assert unreadable(result.asked("mine")) is None
     found = {(r.what, r.reason): r.ids for r in reasons([result])}
@@ -103,7 +106,7 @@ def test_what_went_wrong_is_counted_named_and_given_its_reason(tmp_path):
     checked(html)
     for text in (html, words):
         assert "no such file" in text and "gone1" in text and "needs a judge model" in text and "mumbles" in text
-    assert "not scored" in html and "17 answers, of which 2 failed" in html
+    assert "not scored" in html and "18 answers, of which 3 failed" in html
 
 
 def test_a_histogram_only_where_scores_are_more_than_right_or_wrong(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from eval.comparison import compare
 from eval.data import read_dataset
+from eval.definitions import definitions
 from eval.evaluate import evaluate
 from eval.jobs import Job, job_for_data
 from eval.recorded import recorded_task
@@ -61,6 +62,17 @@ def test_figures_of_a_task_whose_expert_is_not_installed_here():
         get_task("chest_xray_expert")()
     task = recorded_task("chest_xray_expert", {"task": "chest_xray_expert", "metrics": ["exact_match"]}, [])
     assert task.headline == "f1_macro" and task.metrics == ("exact_match",)
+
+
+def test_definitions_are_those_of_metrics_and_of_figures_that_are_no_mean():
+    said = definitions(get_task("chest_xray")())
+    assert set(said) == {"exact_match_closed.llava_med", "f1_macro", "f1_micro", "invalid_rate"}
+    assert said["f1_macro"]["definition"].startswith("F1 = 2 TP")
+    words = said["exact_match_closed.llava_med"]["definition"]
+    assert words.startswith("Exact match of short medical answers") and "llava_med" in words, (
+        "the family, then the rule"
+    )
+    assert said["f1_macro"]["code"] == said["f1_micro"]["code"] != said["exact_match_closed.llava_med"]["code"]
 
 
 def test_bleu_of_many_answers_is_no_mean(tmp_path):
