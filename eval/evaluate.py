@@ -37,7 +37,7 @@ def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     sort: bool = True,
     judge: Backend | None = None,
     judge_name: str = "",

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +61,23 @@ class Waiting:
     seconds: float
 
 
+class Inline:
+    """A pool of no threads: the work is done when its result is asked for."""
+
+    class Later:
+        def __init__(self, work: Callable[..., Any], arguments: tuple) -> None:
+            self.result = partial(work, *arguments)
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Later:
+        return self.Later(work, arguments)
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
 class Generator:
     """Asks one backend. Counts prompts, tokens and seconds for the results file."""
 
@@ -71,15 +89,17 @@ class Generator:
         *,
         journal: Journal | None = None,
         ranks: Ranks | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         sort: bool = True,
     ) -> None:
+        """`workers`: threads that encode ahead; 0: none. Default: 2, or 0 where answering needs the same processor."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.backend, self.journal, self.ranks = backend, journal, ranks or Ranks()
         self.batch_size = min(batch_size, backend.max_batch_size() or batch_size)
         self.progress = progress and self.ranks.rank == 0
-        self.workers, self.sort = max(1, workers), sort
+        self.workers = (0 if backend.on_cpu else 2) if workers is None else workers
+        self.sort = sort
         self.spent = Clock()
 
     def answer(self, requests: Sequence[Request], decoding: Decoding, label: str = "") -> list[Reply]:
@@ -90,7 +110,7 @@ class Generator:
         with tqdm(
             total=len(mine), initial=len(mine) - len(left), desc=label, unit="q", disable=not self.progress,
             mininterval=0.5,
-        ) as bar, ThreadPoolExecutor(self.workers, "encode") as pool:  # fmt: skip
+        ) as bar, self._pool() as pool:  # fmt: skip
             for window in self._windows(left, pool):
                 waiting = []
                 for place, outcome in window:
@@ -116,11 +136,14 @@ class Generator:
         bar = tqdm(self.ranks.share(items), desc=label, unit="q", disable=not self.progress, mininterval=0.5)
         return self.ranks.gather([work(item) for item in bar])
 
+    def _pool(self) -> ThreadPoolExecutor | Inline:
+        return ThreadPoolExecutor(self.workers, "encode") if self.workers else Inline()
+
     def _windows(
-        self, requests: list[tuple[int, Request]], pool: ThreadPoolExecutor
+        self, requests: list[tuple[int, Request]], pool: ThreadPoolExecutor | Inline
     ) -> Iterator[list[tuple[int, Waiting | Reply]]]:
         """Requests encoded, a window at a time; while one window is answered the next is already being encoded."""
-        ahead: deque[tuple[int, Future]] = deque()
+        ahead: deque[tuple[int, Future | Inline.Later]] = deque()
         queue = iter(requests)
         seen, held_so_far = 0, 0
 

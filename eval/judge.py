@@ -1,9 +1,9 @@
 """A model as judge, for open answers that no rule can score: captions, summaries, explanations.
 
 Without one such answers are asked, kept and left out of every figure. With one (`--judge`, anything that `--model`
-takes) it reads question, reference and answer and gives 0 to 10 points; the figure `judge` is their mean over 10, and it
-stands apart: a judge's numbers are comparable only with the same judge and prompt, both of which the results name. What
-the judge wrote is kept in each row. A reply without readable points leaves the answer unscored, and is counted.
+takes) it reads question, reference and answer and gives 0 to 10 points; the figure `judge` is their mean over 10, and
+it stands apart: a judge's numbers are comparable only with the same judge and prompt, both of which the results name.
+What the judge wrote is kept in each row. A reply without readable points leaves the answer unscored, and is counted.
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--resume", action="store_true", help="go on with what a killed run left beside --out")
     p.add_argument("--limit", type=int, default=None, help="ask only the first N questions of each dataset")
     p.add_argument("--batch-size", type=int, default=64, help="questions per batch (default: %(default)s)")
-    p.add_argument("--workers", type=int, default=2, help="threads that open and encode media (default: %(default)s)")
+    p.add_argument(
+        "--workers", type=int, default=None, metavar="N",
+        help="threads that open and encode media ahead (default: 2, or 0 where the model runs on the CPU)",
+    )  # fmt: skip
     p.add_argument("--max-new-tokens", type=int, default=None, metavar="N", help="instead of each task's own limit")
     p.add_argument("--max-frames", type=int, default=None, metavar="N", help="frames of a video, at most")
     p.add_argument("--fps", type=float, default=None, help="frames a second of a video")
@@ -142,9 +145,10 @@ def options_of(args: argparse.Namespace):
         raise ValueError("--blind takes the media away, --controls exchanges them: choose one")
     if args.report and args.out in report_files(args.out):
         raise ValueError(f"--report would write over {args.out}: name a .json as --out")
-    for name in ("limit", "max_new_tokens", "max_frames", "batch_size", "workers"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    least = {"limit": 1, "max_new_tokens": 1, "max_frames": 1, "batch_size": 1, "workers": 0}
+    for name, bound in least.items():
+        if getattr(args, name) is not None and getattr(args, name) < bound:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {bound}, not {getattr(args, name)}")
     video = {"max_frames": args.max_frames, "fps": args.fps}
     return Options(
         args.seed, args.controls, args.limit, args.max_new_tokens, args.blind,

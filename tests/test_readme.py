@@ -1,5 +1,5 @@
-"""The commands of README.md and training/README.md, run as written: the demo in its fast form, then all that works on
-what it leaves.
+"""The commands of README.md, training/README.md and eval/README.md, run as written: the demo in its fast form, then all
+that works on what it leaves.
 
 Placeholders of the README (`receipt.png`, `my-data` ...) are made here from the demo's own data. Commands that download
 real weights, install packages or need the user's own machine are listed by name and only checked for being known.
@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 
 
 def bash_commands() -> list[str]:
-    pages = [(ROOT / name).read_text() for name in ("README.md", "training/README.md")]
+    pages = [(ROOT / name).read_text() for name in ("README.md", "training/README.md", "eval/README.md")]
     blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
     blocks = [block for block in blocks if not block.startswith("#!")]  # a Slurm job
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]

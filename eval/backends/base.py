@@ -87,6 +87,7 @@ class Backend:
     """Base of all backends."""
 
     name = ""
+    on_cpu: bool = False  # answers are computed where prompts are encoded: doing both at once gains nothing
     processor: Any = None  # where there is one: controls sample video frames as it does
 
     def encode(self, messages: Messages, sample_id: str) -> Encoded:

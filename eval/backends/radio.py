@@ -28,6 +28,10 @@ class RadioBackend(Backend):
         pad = processor.tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else self.stop_ids[0]
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.model.device.type == "cpu"
+
     def encode(self, messages: Messages, sample_id: str) -> Encoded:
         row = self.processor.encode(messages, add_generation_prompt=True, sample_id=sample_id)
         row = {key: value for key, value in row.items() if key != "labels"}

@@ -57,6 +57,10 @@ class TransformersBackend(Backend):
         self.watches = getattr(processor, "video_processor", None) is not None
         self.media_ids = media_token_ids(model.config) or media_token_ids(processor)
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.model.device.type == "cpu"
+
     def encode(self, messages: Messages, sample_id: str) -> Encoded:
         asked = self._asked(messages)
         sizes = [image.size for image in asked.images] + [frame.size for c in asked.clips for frame in c.frames]

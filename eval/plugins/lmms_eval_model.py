@@ -44,7 +44,7 @@ class RadioVLM(lmms):
         max_frames: int | None = None,
         fps: float | None = None,
         pruning_rate: float | None = None,
-        workers: int = 2,
+        workers: int | None = None,
     ) -> None:
         """What `--model_args` says; names and meaning are those of `eval/run.py`, but for `pretrained` (its `--model`).
 

@@ -149,10 +149,10 @@ def timing(out: Path) -> list[Number]:
 
 def accuracy(model: Path, data: Path, rate: float, out: Path) -> dict:
     """Figures of the videos of one data set, asked of a copy of the checkpoint that prunes by `rate`."""
+    from eval.backends.opening import load
     from eval.backends.radio import RadioBackend
     from eval.evaluate import evaluate
-from eval.jobs import job_for_data
-    from eval.backends.opening import load
+    from eval.jobs import job_for_data
     from eval.tasks.base import Options
 
     copy = out / "checkpoint"
@@ -164,7 +164,8 @@ from eval.jobs import job_for_data
         (copy / name).write_text(json.dumps(values))
     opened, processor = load(str(copy), "cpu", "auto", trust_remote_code=False)
     assert processor.video["pruning_rate"] == opened.config.video["pruning_rate"] == rate
-    tasks = evaluate(RadioBackend(opened, processor), [job_for_data(data)], Options(1, not rate, None), progress=False)["tasks"]
+    backend, options = RadioBackend(opened, processor), Options(1, not rate, None)
+    tasks = evaluate(backend, [job_for_data(data)], options, progress=False)["tasks"]
     shutil.rmtree(copy)
     (figures,) = tasks.values()
     assert figures["failed"] == 0, figures

@@ -78,12 +78,13 @@ def test_another_failure_does_not_shrink_batches():
 def test_sorting_fills_batches_with_like_lengths_and_changes_no_answer():
     lengths = [(7 * i) % 50 + 1 for i in range(50)]
     padded, answers = {}, {}
-    for sort in (True, False):
+    for sort, workers in ((True, 2), (False, 2), (None, 0)):
         backend = Bounded(room=10**6)
-        replies = Generator(backend, 5, progress=False, sort=sort).answer(requests(lengths), Decoding(4))
-        answers[sort] = [reply.text for reply in replies]
+        generator = Generator(backend, 5, progress=False, sort=sort is not False, workers=workers)
+        answers[sort] = [reply.text for reply in generator.answer(requests(lengths), Decoding(4))]
         padded[sort] = sum(len(batch) * max(batch) for batch in backend.batches)
-    assert answers[True] == answers[False] == [str(n) for n in lengths]
+    assert answers[True] == answers[False] == answers[None] == [str(n) for n in lengths]
+    assert padded[None] == padded[True], "threads change nothing but the time"
     assert padded[True] < 0.7 * padded[False]
 
 
