@@ -20,6 +20,7 @@ from tests.check.adapter_numbers import adapter_numbers  # noqa: E402
 from tests.check.check_data_numbers import check_data_numbers  # noqa: E402
 from tests.check.distribution_numbers import distribution_numbers  # noqa: E402
 from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
+from tests.check.eval_numbers import eval_numbers  # noqa: E402
 from tests.check.evs_numbers import evs_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
 from tests.check.geometry_numbers import geometry_numbers  # noqa: E402
@@ -30,6 +31,7 @@ from tests.check.omni_numbers import omni_numbers  # noqa: E402
 from tests.check.packing_numbers import packing_numbers  # noqa: E402
 from tests.check.plan_numbers import plan_numbers  # noqa: E402
 from tests.check.projector_numbers import projector_numbers  # noqa: E402
+from tests.check.real_eval import real_eval  # noqa: E402
 from tests.check.real_files import real_files  # noqa: E402
 from tests.check.recipe_step import recipe_step_numbers  # noqa: E402
 from tests.check.resume_numbers import resume_numbers  # noqa: E402
@@ -139,10 +141,12 @@ def main() -> int:
     parts += [
         lambda: training_throughput_numbers(args.out / "throughput"),
         lambda: check_data_numbers(args.out / "check_data"),
+        lambda: eval_numbers(args.out / "eval", first / "export"),
         lambda: lmms_numbers(args.out / "lmms", first / "export", SHARED),
     ]
     if SHARED.is_dir():
         parts.append(lambda: real_files(ROOT, SHARED / "data", args.out / "real", first))
+        parts.append(lambda: real_eval(SHARED / "data", args.out / "real_eval", first))
     numbers: list[Number] = []
     for part in parts:
         numbers += part()
