@@ -39,7 +39,7 @@ class Journal:
     """Remembers replies by key."""
 
     def __init__(self, out: str | Path, header: dict[str, Any], resume: bool = False, rank: int = 0) -> None:
-        """Raises ResumeError where `resume` finds replies of another run, ValueError where `out` is something else."""
+        """Raises ResumeError where `resume` finds replies of another run, or where `out` is something else."""
         self.folder = partial_folder(out)
         self.known: dict[str, Reply] = {}
         self._rank, self._header = rank, header
@@ -111,14 +111,14 @@ def read_replies(folder: Path) -> dict[str, Reply]:
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """A finished results file. Raises ValueError for any other file."""
+    """A finished results file. Raises ResumeError for any other file."""
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
         if isinstance(results["samples"], list) and isinstance(results["run"], dict):
             return results
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"{path} is not a results file that can be gone on with: choose another --out")
+    raise ResumeError(f"{path} is not a results file that can be gone on with: choose another --out")
 
 
 def replies_of(results: dict[str, Any]) -> dict[str, Reply]:

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from eval.backends import open_backend
     from eval.evaluate import evaluate
-    from eval.journal import remove_journal
+    from eval.journal import ResumeError, remove_journal
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.report.results_page import write_report
@@ -111,13 +111,17 @@ def main(argv: list[str] | None = None) -> int:
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
         )  # fmt: skip
         judge = open_judge(args, ranks) if args.judge else None
+    except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
+        sys.stderr.write(f"eval/run.py: {error}\n")
+        return 2
+    try:
         results = evaluate(
             backend, jobs, options,
             batch_size=args.batch_size, model_name=args.model, progress=not args.no_progress, workers=args.workers,
             command=["eval/run.py", *(sys.argv[1:] if argv is None else argv)], out=args.out, resume=args.resume,
             ranks=ranks, judge=judge, judge_name=args.judge or "",
         )  # fmt: skip
-    except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
+    except ResumeError as error:
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2
     if ranks.rank == 0:
