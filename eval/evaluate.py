@@ -59,6 +59,7 @@ def evaluate(
     journal = None
     if out is not None:
         journal = Journal(out, header, resume, ranks.rank)
+        ranks.wait()  # until all have read what is there: the first is about to change it
         if ranks.rank == 0:
             journal.start()
         ranks.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eval.backends.base import Reply
+from eval.results import write_json
 
 logger = logging.getLogger(__name__)
 _SHARED = ("prompt", "prompt_tokens", "media_tokens", "stopped", "seconds", "input_hash")  # of a row and a Reply
@@ -46,7 +47,8 @@ class Journal:
         if resume and (self.folder / "header.json").is_file():
             before = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
             check_same_run(before, header, self.folder)
-            self.known = read_replies(self.folder)
+            # A run that went on with a finished file and was killed has the first half of its answers there.
+            self.known = replies_of_same_run(out, header) | read_replies(self.folder)
         elif resume and Path(out).is_file():
             results = read_results(out)
             check_same_run(results["run"], header, out)
@@ -58,8 +60,7 @@ class Journal:
         if self.folder.exists() and not self.known:
             self._set_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
-        header = json.dumps(self._header, indent=1, ensure_ascii=False)
-        (self.folder / "header.json").write_text(header + "\n", encoding="utf-8")
+        write_json(self._header, self.folder / "header.json")
 
     def _set_aside(self) -> None:
         if not read_replies(self.folder):
@@ -78,7 +79,7 @@ class Journal:
         if self._file is None:
             path = self.folder / f"rank{self._rank}.jsonl"
             torn = path.is_file() and not path.read_bytes().endswith(b"\n")
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")  # half a pair
             self._file.write("\n" if torn else "")
         for key, reply in good.items():
             self._file.write(json.dumps({"key": key, **asdict(reply)}, ensure_ascii=False) + "\n")
@@ -100,7 +101,8 @@ def read_replies(folder: Path) -> dict[str, Reply]:
     """Replies of all processes of a journal; a line that a kill tore is left out."""
     found: dict[str, Reply] = {}
     for path in sorted(folder.glob("rank*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # not splitlines(): it also cuts at U+2028 and its like, which JSON keeps as they are
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 row = json.loads(line)
             except ValueError:
@@ -130,6 +132,16 @@ def replies_of(results: dict[str, Any]) -> dict[str, Reply]:
         for row in results["samples"]
         if not row["error"] and "turns" not in row
     }  # fmt: skip
+
+
+def replies_of_same_run(out: str | Path, header: dict[str, Any]) -> dict[str, Reply]:
+    """What a finished results file answers for the run of `header`; nothing where there is none, or another run's."""
+    try:
+        results = read_results(out)
+        check_same_run(results["run"], header, out)
+    except (OSError, ValueError):
+        return {}
+    return replies_of(results)
 
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], where: str | Path) -> None:

@@ -52,15 +52,18 @@ class Judge:
     """Scores rows that wait for a judge. `generator` asks the judge's backend, `name` is what `--judge` said."""
 
     def __init__(self, generator: Generator, name: str) -> None:
+        """Raises OSError or ValueError where the judge is not to be reached."""
         self.generator, self.name = generator, name
+        self.fingerprint = generator.backend.describe().get("fingerprint")
 
     def score(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Gives `scores["judge"]`, `score` and `judge` to every row that waits; those that failed stay at zero."""
+        """Gives `scores["judge"]`, `score` and `judge` to every row that waits; a failed answer gets zero."""
         waiting = [row for row in rows if row.get("unscored") == NEEDED and not row["error"]]
-        requests = [
-            Request(row["id"], self.prompt(row), reply_key(f"{row['task']}/judge", row["control"], 1, row["id"]))
-            for row in waiting
-        ]
+        for row in rows:
+            if row.get("unscored") == NEEDED and row["error"]:
+                del row["unscored"]
+                row["score"] = row["scores"][JUDGE] = 0.0
+        requests = [Request(row["id"], self.prompt(row), self.key(row)) for row in waiting]
         replies = self.generator.answer(requests, _DECODING, "judge") if requests else []
         for row, reply in zip(waiting, replies):
             points = None if reply.error else points_of(reply.text)
@@ -70,6 +73,10 @@ class Judge:
                 continue
             del row["unscored"]
             row["score"] = row["scores"][JUDGE] = points / 10
+
+    def key(self, row: dict[str, Any]) -> str:
+        """For the journal: what one judge wrote is not another's, should the run go on with another."""
+        return reply_key(f"{row['task']}/judge {self.fingerprint or self.name}", row["control"], 1, row["id"])
 
     def prompt(self, row: dict[str, Any]) -> Messages:
         """One user turn. Marks inside the graded text are taken out: an answer must not close its own."""
@@ -83,10 +90,9 @@ class Judge:
 
     def describe(self) -> dict[str, Any]:
         """For the results file: which judge, asked how."""
-        about = self.generator.backend.describe()
         return {
             "model": self.name,
-            "fingerprint": about.get("fingerprint"),
+            "fingerprint": self.fingerprint,
             "prompt": PROMPT,
             "max_new_tokens": _DECODING.max_new_tokens,
         }

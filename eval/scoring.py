@@ -37,9 +37,12 @@ def scores_of(
     error: str | None = None,
     unscored: str | None = None,
 ) -> dict[str, float | None]:
-    """The scores of one answer: zero under every metric for what failed, None for what nothing can judge."""
+    """The scores of one answer: zero under every metric for what failed, None for what nothing here can judge.
+
+    The latter also where it failed: it is in no figure, or a figure would be over the failures alone.
+    """
     if error or unscored:
-        return dict.fromkeys(metrics, 0.0 if error else None)
+        return dict.fromkeys(metrics, None if unscored else 0.0)
     return {name: score(name, output, answers, scoring) for name in metrics}
 
 

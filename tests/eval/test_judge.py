@@ -68,6 +68,41 @@ def test_a_judges_points_are_a_figure_of_their_own(path, tmp_path):
     assert len(grader.asked) == 3
 
 
+def test_an_answer_that_failed_is_in_the_judges_figure_and_in_no_other(path, tmp_path):
+    """Without its zero the mean would be over what went well; under another metric it says nothing."""
+    failing = {"judge": Grader(), "judge_name": "grader-1"}
+    results = evaluate(Echo(poison="Nothing"), [job_for_data(path)], Options(), progress=False, **failing)
+    figures = results["tasks"]["open"]
+    assert (figures["judge"], figures["failed"], figures["unscored"]) == ((1.0 + 0.0) / 2, 1, 1)
+    without = evaluate(Echo(poison="Nothing"), [job_for_data(path)], Options(), progress=False)["tasks"]["open"]
+    assert (without["exact_match"], without["failed"], without["unscored"]) == (1.0, 1, 3)
+    only = [json.dumps(row) for row in ROWS if row["metric"] == "judge"]
+    path.write_text("\n".join(only))
+    alone = evaluate(Echo(poison="Nothing"), [job_for_data(path)], Options(), progress=False)["tasks"]["open"]
+    assert alone["exact_match"] is None and alone["failed"] == 1
+
+
+@pytest.mark.parametrize("other", [{"judge_name": "grader-2"}, {"fingerprint": "b"}])
+def test_what_one_judge_wrote_is_not_taken_for_anothers(path, tmp_path, other):
+    keep = {"out": tmp_path / "r.json", "resume": True, "progress": False}
+    evaluate(Echo(), [job_for_data(path)], Options(), judge=Grader(fingerprint=None), judge_name="grader-1", **keep)
+    second = Grader(fingerprint=other.get("fingerprint"))
+    name = other.get("judge_name", "grader-1")
+    results = evaluate(Echo(), [job_for_data(path)], Options(), judge=second, judge_name=name, **keep)
+    assert len(second.asked) == 3 and results["provenance"]["judge"]["model"] == name
+
+
+def test_a_judge_that_is_away_is_found_before_the_model_is_asked(path):
+    class Away(Grader):
+        def describe(self):
+            raise ConnectionError("no server")
+
+    model = Echo()
+    with pytest.raises(ConnectionError):
+        evaluate(model, [job_for_data(path)], Options(), progress=False, judge=Away(), judge_name="j")
+    assert model.asked == []
+
+
 @pytest.mark.parametrize("reply, points", [
     ("Points: 7", 7.0), ("**Points:** 8.5/10", 8.5), ("points 3 / 10", 3.0), ("Points: 2. No, Points: 4", 4.0),
     ("<think>Points: 9</think>Points: 1", 1.0), ("6", 6.0), ("Points: 11", None), ("Points: 100", None), ("good", None),

@@ -7,7 +7,7 @@ import pytest
 from eval.backends.base import Backend, Batch, Encoded, Reply
 from eval.evaluate import evaluate
 from eval.jobs import job_for_data
-from eval.journal import Journal, ResumeError, partial_folder, read_replies
+from eval.journal import Journal, ResumeError, partial_folder, read_replies, remove_journal
 from eval.results import write_json
 from eval.tasks.base import Options
 
@@ -153,3 +153,36 @@ def test_ids_that_occur_twice_stay_two_samples(tmp_path):
         run(Echo(die_after=0), path, tmp_path / "r.json")
     scores, results = run(Echo(), path, tmp_path / "r.json")
     assert {name: score[1] for name, score in scores.items()} == {"q": 0.0, "q~2": 1.0, "q~3": 0.0}
+
+
+def test_line_separators_and_half_characters_in_answers_are_kept(tmp_path):
+    """U+2028 and NEL are no ends of lines in JSON; half a surrogate pair is what a cut JSON string leaves."""
+    texts = {"t//1/a": "one\u2028two", "t//1/b": "x\x85y", "t//1/c": "a\u20285\u2029b", "t//1/d": "half \ud83d"}
+    journal = Journal(tmp_path / "r.json", {"model": "m"})
+    journal.start()
+    journal.add({key: Reply(text) for key, text in texts.items()})
+    journal.close()
+    assert {key: reply.text for key, reply in read_replies(journal.folder).items()} == texts
+    write_json(texts, tmp_path / "w.json")
+    assert json.loads((tmp_path / "w.json").read_text()) == texts
+
+
+def test_a_finished_run_that_goes_on_and_is_killed_keeps_both_halves(data, tmp_path):
+    """11 of 50 failed at first; the second try was killed in their midst: the third asks only what is left."""
+    out = tmp_path / "r.json"
+    _, results = run(Echo(poison="word 1"), data, out)  # and word 10 … 19
+    write_json(results, out)
+    remove_journal(out)
+    second = Echo(die_after=4)
+    with pytest.raises(Killed):
+        run(second, data, out)
+    third = Echo()
+    resumed, _ = run(third, data, out)
+    assert sorted(third.asked + second.asked) == sorted(["word 1", *(f"word {i}" for i in range(10, 20))])
+    assert all(output for output, _, _ in resumed.values())
+    # a results file of another run beside the journal is none of its business
+    with pytest.raises(Killed):
+        run(Echo(fingerprint="b", die_after=8), data, out, resume=False, name="other")
+    other = Echo(fingerprint="b")
+    run(other, data, out, name="other")
+    assert len(other.asked) == 42
