@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from eval.registry import Registry
+from eval.scoring import final_answer
 
 Row = dict[str, Any]
 """One scored answer as results files hold it: id, task, kind, group, control, output, answers, scores, scoring, …"""
@@ -63,5 +64,8 @@ def score_of(row: Row, metric: str) -> float | None:
 
 
 def output_of(row: Row) -> str:
-    """The answer's text; empty for a sample that failed, which therefore counts as wrong and not as missing."""
-    return "" if row.get("error") or row.get("output") is None else str(row["output"])
+    """The answer's text, without the model's thinking, as metrics get it.
+
+    Empty for a sample that failed, which therefore counts as wrong and not as missing.
+    """
+    return "" if row.get("error") or row.get("output") is None else final_answer(str(row["output"]))

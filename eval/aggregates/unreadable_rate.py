@@ -9,7 +9,6 @@ import numpy as np
 
 from eval.aggregates.base import Aggregate, Row, divide, output_of, register_aggregate
 from eval.metrics.mcq_option_extraction import extraction_failed
-from eval.scoring import final_answer
 
 
 @register_aggregate("unreadable_rate")
@@ -27,8 +26,7 @@ class UnreadableRate(Aggregate):
         scoring = row.get("scoring") or {}
         if not scoring.get("options"):
             return None
-        answer = final_answer(output_of(row))
-        failed = extraction_failed(answer, scoring["options"], scoring.get("choices"), self.extractor)
+        failed = extraction_failed(output_of(row), scoring["options"], scoring.get("choices"), self.extractor)
         return np.array([failed, 1.0])
 
     def combine(self, sums: np.ndarray) -> np.ndarray:

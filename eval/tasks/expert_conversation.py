@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.aggregates import Aggregate, TriggerPrecision, TriggerRecall
 from eval.backends.base import Messages, Reply
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, choose_donors
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
-from eval.metrics.expert_trigger import called_expert, precision_recall
+from eval.metrics.expert_trigger import called_expert
 from eval.tasks.base import Options, Row, Task
 
 if TYPE_CHECKING:
@@ -94,10 +95,6 @@ class ExpertConversation(Task):
             rows.append(self.row(sample, last[id(transcript.messages)], EXPERT_WRONG if donor else control, note))
         return rows
 
-    def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def aggregates(self) -> dict[str, Aggregate]:
         """As usual, and how well the model decided when to call."""
-        figures = super().figures(rows)
-        decisions = [(r["called_expert"], r["wanted_expert"]) for r in rows if r["control"] is None and "calls" in r]
-        precision, recall = precision_recall(decisions)
-        figures |= {"trigger_precision": round(precision, 4), "trigger_recall": round(recall, 4)}
-        return figures
+        return {**super().aggregates(), **{one.name: one for one in (TriggerPrecision(), TriggerRecall())}}

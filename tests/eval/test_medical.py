@@ -47,6 +47,7 @@ def test_figures(results):
     figures = results["tasks"]["medical"]
     assert figures["n"] == 48
     assert figures["trigger_precision"] == figures["trigger_recall"] == 1.0
+    assert set(figures["intervals"]) == {"accuracy", "trigger_precision", "trigger_recall"}
     for kind in ("side", "size", "number"):
         of_kind = figures["kinds"][kind]
         assert of_kind["accuracy"] >= 0.9 and of_kind["expert_withheld"] == 0.0 and of_kind["expert_wrong"] <= 0.1
