@@ -48,13 +48,16 @@ class Sample:
 
     @property
     def answers(self) -> list[str]:
-        """`meta.answers`, or else the words of the last assistant turn. Numbers in real answer columns become text."""
+        """`meta.answers`, or else the words of the last assistant turn. Numbers in real answer columns become text.
+
+        A missing answer (null) is none; it must not become the text "None".
+        """
         answers = self.meta.get("answers")
         if answers is None:
             last = self.messages[-1] if self.messages else None
             answers = [text_of(last)] if last and last["role"] == "assistant" else []
         answers = answers if isinstance(answers, list) else [answers]
-        return [str(answer) for answer in answers]
+        return [str(answer) for answer in answers if answer is not None]
 
     @property
     def scoring(self) -> dict[str, Any]:
@@ -252,7 +255,7 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
 def _from_question(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
     """`{"image": …, "question": …, "options"?: […], "answer(s)": …}`, the shape of most benchmark files."""
     options = record.get("options") or []
-    answers = record.get("answers", record.get("answer"))
+    answers = record.get("answer") if record.get("answers") is None else record["answers"]
     if answers is None:
         raise ValueError("no answer or answers in the record")
     answers = list(answers) if isinstance(answers, list) else [answers]

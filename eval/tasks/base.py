@@ -7,6 +7,7 @@ dictionaries, since they are what the results file holds:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -86,12 +87,13 @@ class Task:
     def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
         """Samples of one question each, with ids that occur once, as the options want them asked."""
         questions = [question for sample in samples for question in single_questions(sample)][: options.limit]
+        taken = {sample.id for sample in questions}
         seen: dict[str, int] = {}
         prepared = []
         for sample in questions:
             seen[sample.id] = seen.get(sample.id, 0) + 1
             if seen[sample.id] > 1:
-                sample = replace(sample, id=f"{sample.id}~{seen[sample.id]}")
+                sample = replace(sample, id=_free_id(sample.id, seen[sample.id], taken))
             if video := {**self.video, **options.video}:
                 sample = replace(sample, messages=with_video_options(sample.messages, video))
             prepared.append(without_media(sample) if options.blind else sample)
@@ -204,10 +206,11 @@ class Task:
             for name, estimate in estimates.items()
             if estimate.low is not None
         }
-        figures["kinds"] = {
-            kind: self.kind_figures([row for row in rows if kind in kinds_of(row)])
-            for kind in sorted({kind for row in rows for kind in kinds_of(row)})
-        }
+        by_kind: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            for kind in dict.fromkeys(kinds_of(row)):
+                by_kind[kind].append(row)
+        figures["kinds"] = {kind: self.kind_figures(by_kind[kind]) for kind in sorted(by_kind)}
         figures["controls"] = self.control_figures(rows)
         return figures
 
@@ -232,6 +235,14 @@ class Task:
             for control in self.controls
             if any(row["control"] == control for row in done)
         }
+
+
+def _free_id(sample_id: str, number: int, taken: set[str]) -> str:
+    """`id~2` for the second sample of an id, or the next number that no other sample has; it is taken then."""
+    while f"{sample_id}~{number}" in taken:
+        number += 1
+    taken.add(f"{sample_id}~{number}")
+    return f"{sample_id}~{number}"
 
 
 def kinds_of(row: Row) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eval.data import Dataset, Sample
+from eval.data import MEDIA_KINDS, Dataset, Sample
 from eval.media_store import MediaStore
 from eval.sources import DataPlaces, Source
 from eval.tasks.base import Row, Task
@@ -47,7 +47,8 @@ class Benchmark(Task):
         for number, row in enumerate(cls.rows(places, limit)):
             for sample in cls._samples_of(row, number, store, places):
                 samples.append(sample)
-                digest.update(json.dumps([sample.id, sample.messages, sample.answers], default=str).encode())
+                about = [sample.id, _without_folders(sample.messages), sample.answers, sample.scoring]
+                digest.update(json.dumps(about, default=str).encode())
             if limit is not None and len(samples) >= limit:
                 break
         if not samples:
@@ -116,7 +117,8 @@ class Benchmark(Task):
             meta: anything else worth keeping.
         """
         items = [{"type": "text", "text": item} if isinstance(item, str) else item for item in content]
-        about = {"answers": [str(answer) for answer in answers], "kind": kind, "scoring": scoring or {}, **meta}
+        answers = [str(answer) for answer in answers if answer is not None]
+        about = {"answers": answers, "kind": kind, "scoring": scoring or {}, **meta}
         about |= about_kinds(kinds)
         about |= {"group": group} if group else {}
         about |= {"unscored": unscored} if unscored else {}
@@ -137,6 +139,16 @@ class Benchmark(Task):
             "revision": cls.source.revision,
             "prompt": cls.prompt,
         }
+
+
+def _without_folders(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages with the names of media for their paths: the same questions have one digest, wherever they lie."""
+
+    def named(item: dict[str, Any]) -> dict[str, Any]:
+        kind = item["type"]
+        return {**item, kind: Path(item[kind]).name} if kind in MEDIA_KINDS else item
+
+    return [{**message, "content": [named(item) for item in message["content"]]} for message in messages]
 
 
 def about_kinds(kinds: Sequence[str]) -> dict[str, Any]:

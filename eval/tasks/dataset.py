@@ -16,6 +16,7 @@ from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED
 from eval.data import Dataset, Sample, media_items
 from eval.judge import JUDGE, NEEDED
 from eval.metrics import get_metric
+from eval.metrics.mcq_accuracy import gold_letters
 from eval.tasks.base import Options, Row, Task
 from eval.tasks.registry import register_task
 
@@ -49,13 +50,22 @@ class DatasetTask(Task):
         self.controls = tuple(c for k, c in (("image", IMAGES_EXCHANGED), ("video", FRAMES_SHUFFLED)) if k in kinds)
 
     def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
-        """Records under the metric `judge` wait for one."""
-        return [
-            replace(sample, meta={**sample.meta, "unscored": NEEDED})
-            if self.metric_of(sample) == JUDGE and not sample.problem and not sample.unscored
-            else sample
-            for sample in super().prepare(samples, options)
-        ]
+        """Records under the metric `judge` wait for one; a gold answer that is none of the options is a problem."""
+        return [self._checked(sample) for sample in super().prepare(samples, options)]
+
+    def _checked(self, sample: Sample) -> Sample:
+        metric = self.metric_of(sample)
+        if sample.problem or sample.unscored:
+            return sample
+        if metric == JUDGE:
+            return replace(sample, meta={**sample.meta, "unscored": NEEDED})
+        if metric.partition(".")[0] == "mcq_accuracy" and sample.answers:
+            options, choices = sample.scoring.get("options") or [], sample.scoring.get("choices")
+            if options and not gold_letters(sample.answers, options, choices):
+                gold = ", ".join(map(repr, sample.answers))
+                problem = f"gold answer {gold} is none of the {len(options)} options, nor the letter of one"
+                return replace(sample, problem=problem)
+        return sample
 
     def metric_of(self, sample: Sample) -> str:
         own = "mcq_accuracy" if sample.scoring.get("options") else "exact_match"

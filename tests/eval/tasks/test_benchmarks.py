@@ -62,6 +62,14 @@ def test_limit_reads_only_the_first_questions(name, tmp_path):
     assert first.dataset.samples == everything.dataset.samples[:1]
 
 
+@pytest.mark.parametrize("name", ["docvqa", "videomme", "mmlongbench_doc"])
+def test_the_same_questions_have_one_digest_wherever_they_lie(name, tmp_path):
+    """Else results of two machines could not be known to be about the same data, nor a run go on elsewhere."""
+    one, other = (mini_job(name, tmp_path / folder).dataset for folder in ("a", "b"))
+    assert one.digest == other.digest and one.samples[0].media != other.samples[0].media
+    assert mini_job(name, tmp_path / "c", limit=1).dataset.digest != one.digest
+
+
 def test_missing_gold_answers_are_named_and_count_as_wrong(tmp_path, caplog):
     job = mini_job("docvqa", tmp_path)
     with caplog.at_level(logging.WARNING):

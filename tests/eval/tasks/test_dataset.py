@@ -88,3 +88,37 @@ def test_metrics_that_are_none(tmp_path, capsys):
         job_for_data(path)
     assert main(["--model", "m", "--task-file", str(path), "--metric", "mcq_option_extraction"]) == 2
     assert "metric mcq_option_extraction gives no score: use mcq_accuracy" in capsys.readouterr().err
+
+
+def test_a_gold_answer_that_is_no_option_is_said_and_not_just_wrong(tmp_path):
+    """An index instead of a letter would make every answer wrong, and the model look bad."""
+    rows = [
+        {"id": "index", "question": "Pick A", "options": ["red", "green"], "answer": 1},
+        {"id": "number", "question": "Pick 7", "options": [5, 7], "answer": 7},
+        {"id": "letter", "question": "Pick b", "options": ["red", "red"], "answer": "b"},
+        {"id": "both", "question": "Pick red", "options": ["red", "red"], "answer": "red"},
+    ]
+    rows = {row["id"]: row for row in run(write(tmp_path / "mine.jsonl", rows))["samples"]}
+    assert rows["index"]["error"] == "gold answer '1' is none of the 2 options, nor the letter of one"
+    assert {name: row["error"] for name, row in rows.items() if name != "index"} == dict.fromkeys(
+        ("number", "letter", "both")
+    )
+    assert rows["number"]["score"] == rows["letter"]["score"] == 1.0
+
+
+def test_an_answer_that_is_null_is_no_answer(tmp_path):
+    rows = [
+        {"id": "null", "question": "None", "answers": [None]},
+        {"id": "some", "question": "None", "answers": [None, "x"]},
+        {"id": "either", "question": "x", "answers": None, "answer": "x"},
+        {"id": "zero", "question": "0", "answers": [0]},
+    ]
+    rows = {row["id"]: row for row in run(write(tmp_path / "mine.jsonl", rows))["samples"]}
+    assert {name: row["score"] for name, row in rows.items()} == {"null": 0.0, "some": 0.0, "either": 1.0, "zero": 1.0}
+    assert rows["null"]["error"] == "no gold answer in the record" and rows["some"]["answers"] == ["x"]
+
+
+def test_ids_are_told_apart_also_from_those_that_look_like_ours(tmp_path):
+    rows = [{"id": name, "question": str(n), "answers": ["x"]} for n, name in enumerate(["a", "a", "a~2", "a"])]
+    found = [(row["id"], row["question"]) for row in run(write(tmp_path / "mine.jsonl", rows))["samples"]]
+    assert found == [("a", "0"), ("a~3", "1"), ("a~2", "2"), ("a~4", "3")]
