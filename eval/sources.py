@@ -151,11 +151,25 @@ def _undecoded(table):
 def unpack(archive: Path, into: Path) -> Path:
     """Unpacks a zip archive once; returns the folder. Names that would leave it are refused, sizes bounded.
 
-    Raises ValueError for such an archive.
+    Processes that want the same archive wait for one, or a file could be read while another writes it again.
+
+    Raises ValueError for such an archive, and for one that is damaged.
     """
+    from filelock import FileLock
+
     target = into / archive.stem
-    if (target / ".complete").is_file():
-        return target
+    into.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not (target / ".complete").is_file():
+            try:
+                _unpack_all(archive, target)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{archive}: no readable zip archive: {error}") from error
+            (target / ".complete").touch()
+    return target
+
+
+def _unpack_all(archive: Path, target: Path) -> None:
     with zipfile.ZipFile(archive) as zipped:
         if sum(entry.file_size for entry in zipped.infolist()) > MAX_UNPACKED:
             raise ValueError(f"{archive}: unpacks to more than {MAX_UNPACKED:,} bytes")
@@ -164,5 +178,3 @@ def unpack(archive: Path, into: Path) -> Path:
                 raise ValueError(f"{archive}: {entry.filename} would leave the folder it is unpacked into")
         logger.info("unpacking %s", archive)
         zipped.extractall(target)
-    (target / ".complete").touch()
-    return target

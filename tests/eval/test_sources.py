@@ -1,10 +1,11 @@
 """Where benchmarks come from: a local copy, the hub's cache without a network, a download of the files of one split."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from eval.sources import Source
+from eval.sources import Source, unpack
 from tests.helpers.mini_benchmarks import HubCopy, write_mini
 
 REPO, COMMIT = "lmms-lab-encoder/DocVQA", "0123456789abcdef0123456789abcdef01234567"
@@ -79,3 +80,29 @@ def test_a_copy_is_found_under_each_of_its_names(tmp_path, name):
     (tmp_path / name).mkdir(parents=True)
     assert source.local_folder(tmp_path, "docvqa") == tmp_path / name
     assert source.local_folder(tmp_path / "other", "docvqa") is None
+
+
+def test_processes_that_unpack_one_archive_do_it_once(tmp_path, monkeypatch):
+    """The second would write files again that the first is reading already."""
+    import zipfile
+    from concurrent.futures import ThreadPoolExecutor
+
+    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as archive:
+        archive.writestr("a.png", b"picture")
+    times, extract = [], zipfile.ZipFile.extractall
+
+    def slowly(self, target):
+        times.append(target)
+        time.sleep(0.2)
+        extract(self, target)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        folders = list(pool.map(lambda _: unpack(tmp_path / "imgs.zip", tmp_path / "cache"), range(3)))
+    assert len(times) == 1 and {(folder / "a.png").read_bytes() for folder in folders} == {b"picture"}
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    (tmp_path / "imgs.zip").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="imgs.zip: no readable zip archive"):
+        unpack(tmp_path / "imgs.zip", tmp_path / "cache")
