@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -70,12 +71,6 @@ class Inline:
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Later:
         return self.Later(work, arguments)
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        pass
 
 
 class Generator:
@@ -136,8 +131,16 @@ class Generator:
         bar = tqdm(self.ranks.share(items), desc=label, unit="q", disable=not self.progress, mininterval=0.5)
         return self.ranks.gather([work(item) for item in bar])
 
-    def _pool(self) -> ThreadPoolExecutor | Inline:
-        return ThreadPoolExecutor(self.workers, "encode") if self.workers else Inline()
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor | Inline]:
+        if not self.workers:
+            yield Inline()
+            return
+        pool = ThreadPoolExecutor(self.workers, "encode")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an interrupt nobody waits for what was to be opened
 
     def _windows(
         self, requests: list[tuple[int, Request]], pool: ThreadPoolExecutor | Inline

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
-from eval.backends.stopping import FirstToken, TextStop, stop_token_ids
+from eval.backends.stopping import FirstToken, TextStop, stop_token_ids, without_padding
 
 
 class RadioBackend(Backend):
@@ -71,6 +71,7 @@ class RadioBackend(Backend):
         answer_ids = new_ids if stop is None else new_ids[:stop]
         # Special tokens are kept: a model that writes a control token in its answer did not give the answer.
         text, cut = decoding.cut(self.decode(answer_ids))
+        answer_ids = without_padding(answer_ids, self.pad_id) if cut else answer_ids
         return Reply(text.strip(), tokens=len(answer_ids), stopped=cut or stop is not None)
 
     def decode(self, ids: list[int]) -> str:

@@ -26,6 +26,14 @@ def stop_token_ids(model: Any, processor: Any) -> list[int]:
     return stop
 
 
+def without_padding(ids: list[int], pad_id: int | None) -> list[int]:
+    """The tokens of a row that ended at a stop string; while its neighbours went on, `generate` filled it up."""
+    end = len(ids)
+    while end and ids[end - 1] == pad_id:
+        end -= 1
+    return ids[:end]
+
+
 class FirstToken:
     """A stopping criterion that never stops: it notes when the first new token was there."""
 

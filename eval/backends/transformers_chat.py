@@ -19,7 +19,7 @@ from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Repl
 from eval.backends.chat_prompt import ChatPrompt
 from eval.backends.open_media import Clip, FrameSampling, frames_as_images, media_of, open_media
 from eval.backends.radio import collapse_repeats
-from eval.backends.stopping import FirstToken, TextStop, stop_token_ids
+from eval.backends.stopping import FirstToken, TextStop, stop_token_ids, without_padding
 
 CHARACTERS_A_TOKEN = 4  # an estimate, for sorting
 PIXELS_A_TOKEN = 28 * 28  # likewise; no more than TOKENS_A_PICTURE
@@ -126,6 +126,7 @@ class TransformersBackend(Backend):
         end = next((place for place, token in enumerate(new) if token in self.stop_ids), None)
         new = new if end is None else new[:end]
         text, cut = decoding.cut(self.decode(new))
+        new = without_padding(new, self.tokenizer.pad_token_id) if cut else new
         return Reply(
             text.strip(), prompt_tokens=prompt_tokens, media_tokens=media_tokens, tokens=len(new),
             stopped=cut or end is not None,

@@ -153,6 +153,41 @@ def test_generation_itself_stops_at_a_stop_string():
     assert cut.text == free.text[: free.text.index(stop)].strip() and cut.stopped and cut.tokens < free.tokens
 
 
+def test_tokens_of_an_answer_that_stops_at_a_string_are_its_own():
+    """... and not the padding of a neighbour that goes on: figures must not depend on the batch."""
+    model, processor = small_vlm()
+    backend = RadioBackend(model, processor)
+    ask = [Request(str(n), [{"role": "user", "content": [{"type": "text", "text": "why " * n}]}]) for n in (1, 2, 9)]
+    free = Generator(backend, progress=False).answer(ask, Decoding(12))
+    stop = free[0].text[1:3]
+    assert any(stop not in reply.text[:6] for reply in free[1:]), "all stop at once; choose other questions"
+    counted = {
+        size: [reply.tokens for reply in Generator(backend, size, progress=False).answer(ask, Decoding(12, (stop,)))]
+        for size in (1, 8)
+    }
+    assert counted[8] == counted[1] and counted[1][0] < free[0].tokens
+
+
+def test_an_interrupt_does_not_wait_for_what_was_to_be_opened():
+    """Ctrl-C in a benchmark of videos: a thousand of them may stand in line to be opened."""
+
+    class Interrupted(Bounded):
+        opened = 0
+
+        def encode(self, messages, sample_id):
+            self.opened += 1
+            time.sleep(0.02)
+            return super().encode(messages, sample_id)
+
+        def generate(self, batch, decoding):
+            raise KeyboardInterrupt
+
+    backend = Interrupted(10**6)
+    with pytest.raises(KeyboardInterrupt):
+        Generator(backend, 1, progress=False).answer(requests([3] * 200), Decoding(4))
+    assert backend.opened < 30, "16 of the first window, and few that were being opened"
+
+
 def test_phases_are_timed_apart():
     model, processor = small_vlm()
     generator = Generator(RadioBackend(model, processor), 4, progress=False)
