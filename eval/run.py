@@ -149,6 +149,8 @@ def options_of(args: argparse.Namespace):
         raise ValueError("--blind takes the media away, --controls exchanges them: choose one")
     if args.report and args.out in report_files(args.out):
         raise ValueError(f"--report would write over {args.out}: name a .json as --out")
+    if args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a folder: name a file")
     least = {"limit": 1, "max_new_tokens": 1, "max_frames": 1, "batch_size": 1, "workers": 0}
     for name, bound in least.items():
         if getattr(args, name) is not None and getattr(args, name) < bound:

@@ -27,6 +27,7 @@ UNREADABLE = -1
 class EgoSchemaFull(EgoSchema):
     name = "egoschema_full"
     source = Source("lmms-eval/egoschema", split="test", config="GENERATION")
+    controls = ()  # nothing to compare
 
     @classmethod
     def choice(cls, row: dict[str, Any], number: int) -> Sample:

@@ -10,11 +10,12 @@ The repository is gated, its videos are one tar archive in pieces. Answers of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from eval.data import Sample
+from eval.local_files import json_rows
 from eval.sources import DataPlaces, Source
 from eval.tasks._video_choice import VideoChoice
 from eval.tasks.benchmark import lettered
@@ -50,7 +51,7 @@ class LongVideoBench(VideoChoice):
         local = cls.source.local_folder(places.root, cls.name)
         if local is None or not (local / "lvb_val.json").is_file():
             return super().table(places, limit)
-        return json.loads((local / "lvb_val.json").read_text(encoding="utf-8"))[:limit]
+        return islice(json_rows(local / "lvb_val.json"), limit)
 
     @classmethod
     def kinds(cls, row: dict[str, Any]) -> Sequence[str]:

@@ -199,6 +199,8 @@ def test_requests_that_cannot_be_met_say_what_is_known(tmp_path, capsys):
     assert "--tasks, --data or --likelihood" in capsys.readouterr().err
     assert main(["--model", "m", "--data", str(tmp_path / "nowhere")]) == 2
     assert "no such dataset" in capsys.readouterr().err
+    assert main(["--model", "m", "--data", "d.jsonl", "--out", str(tmp_path)]) == 2  # and not after hours of asking
+    assert f"--out {tmp_path} is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing, code", [(4, 1), (3, 0)])

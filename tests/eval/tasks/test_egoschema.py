@@ -36,6 +36,8 @@ def test_the_whole_set_is_not_scored_and_leaves_a_submission(tmp_path):
     figures, rows = results["tasks"]["egoschema_full"], results["samples"]
     assert figures["mcq_accuracy"] is None and figures["unscored"] == 3 and figures["failed"] == 0
     assert all("not public" in row["unscored"] for row in rows)
+    asked_again = run_job(job, {"0": "B"}, controls=True)["samples"]
+    assert len(asked_again) == len(rows), "without gold answers a control has nothing to compare"
     name, content = job.task.submission(rows)
     video = "0074f737-11cb-497d-8d07-77c3a8127"
     assert name == "egoschema.json"

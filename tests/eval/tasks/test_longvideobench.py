@@ -45,6 +45,12 @@ def test_the_authors_file_is_read_where_it_is(tmp_path):
     (sample,) = job.dataset.samples
     assert sample.id == "zz_7" and sample.answers == ["B"] and sample.kinds == ["60 s", "E2O"]
     assert shown(sample)[1].startswith("Q?\nA. no\nB. yes\nAnswer")
+    (tmp_path / REPO / "lvb_val.json").write_text(json.dumps([row, "no record"]))
+    good, bad = job_for_task("longvideobench", DataPlaces(tmp_path, tmp_path / "cache")).dataset.samples
+    assert not good.problem and bad.problem
+    (tmp_path / REPO / "lvb_val.json").write_text("[")
+    with pytest.raises(ValueError, match="lvb_val.json: not JSON"):
+        job_for_task("longvideobench", DataPlaces(tmp_path, tmp_path / "cache"))
 
 
 def test_a_hidden_answer_is_named(tmp_path):
