@@ -151,7 +151,11 @@ class Task:
         unscored = sample.unscored
         error = reply.error or (None if sample.answers or unscored else "no gold answer in the record")
         metrics = self.metrics_for(sample)
-        scores = scores_of(metrics, reply.text, sample.answers, sample.scoring, error, unscored)
+        try:
+            scores = scores_of(metrics, reply.text, sample.answers, sample.scoring, error, unscored)
+        except Exception as failure:  # a gold answer or an option of the user's that the metric cannot take
+            error = f"cannot be scored: {failure}"
+            scores = dict.fromkeys(metrics, 0.0)
         scores = {**dict.fromkeys(self.metrics), **scores}
         row = {
             "id": sample.id,

@@ -122,3 +122,18 @@ def test_ids_are_told_apart_also_from_those_that_look_like_ours(tmp_path):
     rows = [{"id": name, "question": str(n), "answers": ["x"]} for n, name in enumerate(["a", "a", "a~2", "a"])]
     found = [(row["id"], row["question"]) for row in run(write(tmp_path / "mine.jsonl", rows))["samples"]]
     assert found == [("a", "0"), ("a~3", "1"), ("a~2", "2"), ("a~4", "3")]
+
+
+@pytest.mark.parametrize("record, words", [
+    ({"metric": "temporal_iou", "answers": ["soon"]}, "cannot be scored: the gold answer 'soon' is no span"),
+    ({"metric": "mcq_accuracy", "options": ["a", "b"], "answer": "A", "scoring": {"extractor": "guess"}},
+     "cannot be scored: unknown"),
+    ({"metric": "anls", "answers": ["a"], "scoring": {"threshold": "high"}}, "cannot be scored: '>=' not supported"),
+])  # fmt: skip
+def test_what_a_metric_cannot_take_costs_one_sample_and_not_the_run(tmp_path, record, words):
+    rows = [{"id": "bad", "question": "[1, 2]", **record}, {"id": "good", "question": "x", "answers": ["x"]}]
+    results = run(write(tmp_path / "mine.jsonl", rows))
+    bad, good = results["samples"]
+    assert bad["error"].startswith(words) and bad["score"] == 0.0 and good["score"] == 1.0
+    assert bad["output"] == "[1, 2]", "what the model said is kept"
+    assert results["tasks"]["mine"]["failed"] == 1
