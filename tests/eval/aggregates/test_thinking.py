@@ -14,7 +14,7 @@ def row(output, gold, **more):
 @pytest.mark.parametrize(
     "figure, output, gold, more",
     [
-        (AnswerableF1(), "12", "12", {}),
+        (AnswerableF1(), "Not answerable", "12", {}),  # claims nothing
         (CorpusBleu(4), "the lungs are clear on both sides", "the lungs are clear on both sides", {}),
         (CorpusBleu(4, "pycocoevalcap"), "no focal consolidation is seen", "no focal consolidation is seen", {}),
         (LabelF1("macro"), "Edema", "Edema", {"scoring": {"labels": ["Edema", "Mass"]}}),
@@ -26,6 +26,7 @@ def row(output, gold, **more):
 def test_figures_with_and_without_thinking(figure, output, gold, more):
     plain = figure.value([row(output, gold, **more)])
     assert figure.value([row(f"{THOUGHT}\n{output}", gold, **more)]) == plain
-    assert plain == pytest.approx(0.0 if figure.name in ("invalid_rate", "unreadable_rate") else 1.0)
+    nothing = ("invalid_rate", "unreadable_rate", "answerable_f1")
+    assert plain == pytest.approx(0.0 if figure.name in nothing else 1.0)
     # a thought that never ends is no answer
     assert figure.value([row(f"<think>{output}", gold, **more)]) != plain or isinstance(figure, AnswerableF1)
