@@ -111,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
         )  # fmt: skip
         judge = open_judge(args, ranks) if args.judge else None
+        for asked in filter(None, (backend, judge)):
+            asked.describe()  # an endpoint says only now whether it is there and takes the key
     except (ValueError, OSError) as error:  # requests that cannot be met; OSError is also how a missing model shows
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
@@ -80,15 +81,16 @@ class EndpointBackend(Backend):
             "class": type(self).__name__,
             "server": self.server.base_url,
             "model": self.model,
-            "says_of_itself": (says := self._says_of_itself()),
+            "says_of_itself": (says := self._says_of_itself),
             "images": f"JPEG and PNG as stored, others as PNG; at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes",
             "video": {**self.processor.video, "given_as": f"JPEG images (quality {FRAME_QUALITY}) with times"},
             "chat_template": None,
             "fingerprint": says.get("fingerprint"),
         }
 
+    @cached_property
     def _says_of_itself(self) -> dict[str, Any]:
-        """The server's own entry for the model; empty where it has none."""
+        """The server's own entry for the model; empty where it has none. Asked for once."""
         try:
             answer = self.server.get("/models")
         except UnreachableError as error:
