@@ -49,8 +49,9 @@ def _cells(e: PairedEstimate) -> list[str]:
 def render_text(comparison: Comparison, first: int = SHOWN) -> str:
     """The comparison for a terminal; `first` changed samples of every task."""
     a, b = comparison.a, comparison.b
-    parts = [f"A  {a.model or a.label}  ({a.path})\nB  {b.model or b.label}  ({b.path})"]
-    parts.append(aligned([HEAD, *(row for task in comparison.tasks for row in figure_rows(task))]))
+    parts = [f"A  {plain(a.model or a.label, 240)}  ({a.path})\nB  {plain(b.model or b.label, 240)}  ({b.path})"]
+    figures = [[plain(cell) for cell in row] for task in comparison.tasks for row in figure_rows(task)]
+    parts.append(aligned([HEAD, *figures]))
     if warnings := all_warnings(comparison):
         parts.append(
             "\n".join(["These runs differ in more than the model:", *(f"  ! {plain(w, 240)}" for w in warnings)])
@@ -58,7 +59,7 @@ def render_text(comparison: Comparison, first: int = SHOWN) -> str:
     for task in comparison.tasks:
         compared = len(task.changed) + task.equal
         title = f"{task.key}: {len(task.changed)} of {compared} answers changed their {label(task.metric)}"
-        lines = [[title]]
+        lines = [[plain(title, 240)]]
         for name, *cells in changed_cells(task.changed[:first]):
             lines.append([f"  {plain(name)}", *(plain(cell, 34) for cell in cells)])
         if len(task.changed) > first:

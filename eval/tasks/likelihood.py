@@ -15,6 +15,7 @@ from typing import Any
 from eval.backends.base import Reply
 from eval.data import Dataset, Sample
 from eval.generation import Generator
+from eval.hashing import input_hash
 from eval.tasks.base import Options, Row, Task
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class LikelihoodTask(Task):
         if not sample.problem and sample.answers:
             try:
                 probability, tokens = generator.backend.answer_probability(answered(sample))
-                reply = Reply(tokens=tokens, stopped=True)
+                reply = Reply(tokens=tokens, stopped=True, input_hash=input_hash(answered(sample)))
             except Exception as error:  # whatever a user's file does to a reader must cost one sample, not the run
                 logger.debug("sample %s failed", sample.id, exc_info=True)
                 reply = Reply(error=f"{type(error).__name__}: {error}")
@@ -63,7 +64,7 @@ class LikelihoodTask(Task):
             "prompt": "",
             "prompt_tokens": 0,
             "media_tokens": 0,
-            "input_hash": "",
+            "input_hash": reply.input_hash,
             "new_tokens": 0,
             "seconds": round(took, 4),
             "scoring": sample.scoring,

@@ -141,7 +141,11 @@ def test_files_that_cannot_be_compared(tmp_path, capsys, content, expected):
 def test_words_of_models_stay_words(tmp_path, capsys):
     rows = {"a": "yes", "b": "</td><script>alert(1)</script>\x1b[2J | ![x](http://e.vil)"}
     a, b = (
-        write(tmp_path / f"{name}.json", [row("<b>s</b>", float(output == "yes"), output=output)])
+        write(
+            tmp_path / f"{name}.json",
+            [row("<b>s</b>", float(output == "yes"), "mine\x1b[2J", output=output)],
+            model="m\x1b[2J",
+        )
         for name, output in rows.items()
     )
     assert main([str(a), str(b), "--markdown", "--out", str(tmp_path / "c.html")]) == 0

@@ -55,6 +55,8 @@ def test_records_of_questions_and_broken_ones(parts, tmp_path):
     figures = results["tasks"]["text-likelihood"]
     assert (figures["n"], figures["failed"]) == (3, 1)
     scores = {row["id"]: row["score"] for row in results["samples"]}
+    hashes = {row["id"]: row["input_hash"] for row in results["samples"]}
+    assert hashes["gone"] == "" and len(hashes["q"]) == 64 and hashes["q"] != hashes["good"]
     assert scores["gone"] == 0.0 and 0 < scores["q"] < 1
     assert figures["answer_probability"] == pytest.approx(sum(scores.values()) / 3, abs=1e-4)
     asked = next(sample for sample in read_dataset(tmp_path / "text").samples if sample.id == "q")
