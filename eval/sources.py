@@ -54,7 +54,7 @@ class Source:
         """Rows in their order, pictures undecoded (`{"bytes", "path"}`).
 
         With `limit` rows are streamed, so that a first look does not download everything. Raises FileNotFoundError with
-        the two ways to get the data.
+        the two ways to get the data, OSError where it ends in the middle.
         """
         try:
             import datasets  # noqa: F401 - the message is better here than where it is used
@@ -65,10 +65,19 @@ class Source:
             table = self._from_hub(limit) if local is None else load_copy(local, self.config, self.split)
         except Exception as error:  # no network, no such repository, a gated one: each has its own class somewhere
             raise FileNotFoundError(self._how(root, task, error)) from error
-        for place, row in enumerate(_undecoded(table)):
-            if limit is not None and place >= limit:
+        rows, place = iter(_undecoded(table)), 0
+        while limit is None or place < limit:
+            try:
+                row = next(rows, None)
+            except Exception as error:  # damaged files and networks that go away have as many classes
+                reason = f"{type(error).__name__}: {str(error)[:200]}"
+                raise OSError(
+                    f"task {task}: the data of {local or self.repo} cannot be read after row {place} ({reason})"
+                ) from error
+            if row is None:
                 return
             yield dict(row)
+            place += 1
 
     def _from_hub(self, limit: int | None):
         """The table, streamed: over the network with `limit`, else from files that are fetched once.

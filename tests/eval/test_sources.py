@@ -106,3 +106,14 @@ def test_a_damaged_archive_is_named(tmp_path):
     (tmp_path / "imgs.zip").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="imgs.zip: no readable zip archive"):
         unpack(tmp_path / "imgs.zip", tmp_path / "cache")
+
+
+def test_data_that_is_damaged_in_the_middle_is_named(tmp_path):
+    """Its schema can be read, so that it opens; the library's own words name neither task nor file."""
+    write_mini("docvqa", tmp_path)
+    table = sorted((tmp_path / REPO).rglob("*.parquet"))[0]
+    content = bytearray(table.read_bytes())
+    content[300:500] = bytes(200)
+    table.write_bytes(content)
+    with pytest.raises(OSError, match=rf"task docvqa: the data of {tmp_path / REPO} cannot be read after row 0"):
+        list(SOURCE.rows(tmp_path, "docvqa"))
