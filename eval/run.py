@@ -28,8 +28,10 @@ def parser() -> argparse.ArgumentParser:
     from eval.metrics import metrics
     from eval.sources import DataPlaces
     from eval.tasks import tasks
+    from eval.tasks.dataset import NO_SCORES
 
     names = [name for name in tasks if name not in ("dataset", "likelihood")]
+    known = ", ".join(name for name in metrics.names() if name not in NO_SCORES)
     p = argparse.ArgumentParser(
         "eval/run.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--cache-dir", default=str(DataPlaces.cache), help="pictures of benchmarks (default: %(default)s)")
     p.add_argument("--media-root", default=None, help="folder of the media of --data (default: the file's)")
-    p.add_argument("--metric", default=None, help=f"headline figure for --data; known: {', '.join(metrics.names())}")
+    p.add_argument("--metric", default=None, help=f"headline figure for --data; known: judge, {known}")
     p.add_argument("--out", type=Path, default=Path("results.json"), help="results file (default: %(default)s)")
     p.add_argument("--report", action="store_true", help="write a page and Markdown beside --out (.html, .md)")
     p.add_argument("--resume", action="store_true", help="go on with what a killed run left beside --out")
@@ -91,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.backends import open_backend
     from eval.evaluate import evaluate
     from eval.journal import ResumeError, remove_journal
+    from eval.judge import JUDGE
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.report.results_page import write_report
@@ -100,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.table import render_figures
 
     try:
-        if args.metric:
+        if args.metric and args.metric != JUDGE:
             get_metric(args.metric)
         cpu = args.device == "cpu" or not torch.cuda.is_available()
         ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")), cpu)

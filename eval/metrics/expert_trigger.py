@@ -1,4 +1,4 @@
-"""Did the model call the right expert, and only then? Per sample: was the decision right; over many: precision, recall.
+"""Did the model call the right expert, and only then? Over many: aggregates `trigger_precision`, `trigger_recall`.
 
 Anything that looks like a trigger counts as a call - a malformed one is a wrong call, not a missing one - and the
 grammar is the one the experts themselves are called by (`vlm.experts`), never a search for a name in the text.
@@ -6,7 +6,7 @@ grammar is the one the experts themselves are called by (`vlm.experts`), never a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from eval.metrics.registry import as_texts, register_metric
 
@@ -30,15 +30,3 @@ def expert_trigger(prediction: str, references: Sequence[str]) -> float:
     wanted = as_texts(references)
     called = called_expert(prediction)
     return float(called in wanted if wanted else called is None)
-
-
-def precision_recall(decisions: Iterable[tuple[str | None, str | None]]) -> tuple[float, float]:
-    """Precision and recall of (called, wanted) pairs; a call of another expert than the wanted one spoils both.
-
-    No call at all gives precision 0.0, nothing wanted gives recall 0.0 (as scikit-learn's `zero_division=0`).
-    """
-    decisions = list(decisions)
-    right = sum(called is not None and called == wanted for called, wanted in decisions)
-    calls = sum(called is not None for called, _ in decisions)
-    wants = sum(wanted is not None for _, wanted in decisions)
-    return (right / calls if calls else 0.0), (right / wants if wants else 0.0)

@@ -28,8 +28,6 @@ class Benchmark(Task):
     prompt: ClassVar[str] = "{question}"
     """The user turn's text; each task says which fields it fills."""
     controls_by_default = False  # they double the cost of benchmarks that have thousands of questions
-    judge_only: ClassVar[str] = ""
-    """Which part of the benchmark needs a judge model, in words; shown when there is none."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -22,7 +22,7 @@ from eval.tasks.registry import register_task
 
 OWN_METRIC = "own_metric"
 _BESIDE = ("exact_match", "anls")  # shown beside a single metric
-_NO_SCORES = {"mcq_option_extraction": "mcq_accuracy"}  # names a letter; what scores it
+NO_SCORES = {"mcq_option_extraction": "mcq_accuracy"}  # names a letter; what scores it
 
 
 @register_task
@@ -41,8 +41,8 @@ class DatasetTask(Task):
         used = used or {"exact_match": None}
         for name in used:
             get_metric(name)
-            if name in _NO_SCORES:
-                raise ValueError(f"metric {name} gives no score: use {_NO_SCORES[name]}")
+            if name in NO_SCORES:
+                raise ValueError(f"metric {name} gives no score: use {NO_SCORES[name]}")
         self.several = len(used) > 1
         self.key = dataset.name
         self.metrics = tuple(used) if self.several else tuple(dict.fromkeys([*used, *_BESIDE]))

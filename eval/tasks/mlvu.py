@@ -31,7 +31,6 @@ class MLVU(VideoChoice):
     prompt = "{question}\nOnly give the best option.\nBest option: ("
     archives = ("*.zip",)
     video_column = "video_name"
-    judge_only = "sub-scene captioning and video summary"
 
     @classmethod
     def kinds(cls, row: dict[str, Any]) -> Sequence[str]:

@@ -9,6 +9,7 @@ from eval.backends.base import Batch, Reply
 from eval.evaluate import evaluate
 from eval.jobs import job_for_data
 from eval.judge import NEEDED, points_of
+from eval.run import main
 from eval.tasks.base import Options
 from tests.eval.test_resume import Echo
 
@@ -110,3 +111,14 @@ def test_a_judge_that_is_away_is_found_before_the_model_is_asked(path):
 ])  # fmt: skip
 def test_points_are_read_or_not_there(reply, points):
     assert points_of(reply) == points
+
+
+def test_a_judge_for_all_records(path, capsys):
+    """`--metric judge`, though no rule has that name."""
+    assert main(["--model", "/nowhere", "--data", str(path), "--metric", "judge"]) == 2
+    assert "no folder /nowhere" in capsys.readouterr().err
+    results = evaluate(
+        Echo(), [job_for_data(path, "judge")], Options(), progress=False, judge=Grader(), judge_name="grader-1"
+    )
+    figures = results["tasks"]["open"]
+    assert figures["judge"] == round((1.0 + 0.25 + 0.25) / 3, 4) and figures["unscored"] == 1

@@ -7,7 +7,7 @@ import pytest
 
 from eval.metrics import get_metric, metrics
 from eval.metrics.anls import levenshtein
-from eval.metrics.expert_trigger import INVALID, called_expert, precision_recall
+from eval.metrics.expert_trigger import INVALID, called_expert
 from eval.metrics.registry import register_metric
 from eval.registry import UnknownNameError
 
@@ -79,10 +79,3 @@ def test_trigger_decision():
     assert decide("left", ["LESIONS"]) == decide("<LESIONS()>", []) == decide("<OTHER()>", ["LESIONS"]) == 0.0
     assert decide("left", []) == 1.0
     assert called_expert("<LESIONS(") == called_expert("<LESIONS()><LESIONS()>") == INVALID
-
-
-def test_precision_and_recall():
-    decisions = [("X", "X"), ("X", None), (None, "X"), (None, None), (INVALID, "X")]
-    assert precision_recall(decisions) == (1 / 3, 1 / 3)
-    assert precision_recall([(None, "X")]) == (0.0, 0.0)
-    assert precision_recall([("X", "X"), (None, None)]) == (1.0, 1.0)
