@@ -12,6 +12,7 @@ from typing import Any
 
 from eval.aggregates import Aggregate, Mean
 from eval.bootstrap import PairedEstimate, paired_interval
+from eval.judge import JUDGE
 from eval.recorded import recorded_task
 from eval.results_file import Result, Row
 from eval.tasks.base import Task
@@ -93,7 +94,12 @@ def compare(a: Result, b: Result, metric: str | None = None) -> Comparison:
 
 
 def _has(metric: str, key: str, *results: Result) -> bool:
-    return all(metric in (row.get("scores") or {}) for result in results for row in result.asked(key))
+    return all(_scored(result.asked(key), metric) for result in results)
+
+
+def _scored(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows that have a score of that name; a judge's, for one, is in those alone that waited for it."""
+    return [row for row in rows if metric in (row.get("scores") or {})]
 
 
 def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskComparison:
@@ -101,7 +107,12 @@ def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskCom
     rows_a, rows_b = (_by_id(result, key) for result in (a, b))
     figures = {metric: Mean(metric)} if metric else _figures(task, [*rows_a.values(), *rows_b.values()])
     counted = [task.counted(list(rows.values())) for rows in (rows_a, rows_b)]
+    if metric:
+        counted = [_scored(rows, metric) for rows in counted]
     estimates = {name: paired_interval(figure, *counted) for name, figure in figures.items()}
+    judged = [_scored(rows, JUDGE) for rows in counted]
+    if all(judged):
+        estimates.setdefault(JUDGE, paired_interval(Mean(JUDGE), *judged))
     headline = next(iter(figures))
     score = metric or _score_of_samples(a.about(key), b.about(key), figures[headline])
     found = TaskComparison(key, headline, score or "score", estimates.pop(headline), estimates)

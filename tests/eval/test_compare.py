@@ -110,6 +110,20 @@ def test_runs_with_other_headlines_are_compared_by_one_metric(tmp_path):
     assert task.changed == [] and any("metrics differ" in words for words in task.warnings)
 
 
+def test_a_judges_points_are_compared_too(tmp_path):
+    """They are in the rows that waited for a judge alone."""
+    nothing = {"exact_match": None, "anls": None}
+    files = []
+    for name, points in (("a", 0.25), ("b", 0.75)):
+        rows = [row(f"open{i}", points, scores={**nothing, "judge": points}) for i in range(4)]
+        files.append(write(tmp_path / f"{name}.json", [row("closed", 1.0), *rows]))
+    [task] = compared(*files).tasks
+    assert (task.figure, task.estimate.value, task.estimate.n) == ("exact_match", 0.0, 1)
+    assert (task.others["judge"].value, task.others["judge"].n) == (0.5, 4)
+    [task] = compared(*files, "judge").tasks
+    assert (task.figure, task.estimate.value, task.better, task.equal) == ("judge", 0.5, 4, 0)
+
+
 def test_unscored_samples_take_no_part(tmp_path):
     a = write(tmp_path / "a.json", [row("a", None, unscored="needs a judge"), row("b", 1.0)])
     b = write(tmp_path / "b.json", [row("a", 1.0), row("b", 0.0)])
