@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eval.question_record import question_of
+
 MEDIA_KINDS = ("image", "video", "document")
 _TAG = re.compile(r"(<image>|<video>|<document>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,10 @@ def _sample(record: Any, label: str, base_dir: Path, info: dict[str, Any]) -> Sa
             plain = "conversations" in record or (any(media.values()) and isinstance(turns[0].get("content"), str))
             messages = _from_turns(turns, media) if plain else turns
         elif "question" in record:
-            messages, answers = _from_question(record)
-            kept = ("kind", "metric", "group", "scoring")
-            meta = {"answers": answers, **meta, **{k: record[k] for k in kept if record.get(k) is not None}}
-            if record.get("options"):
-                meta["scoring"] = {"options": list(map(str, record["options"])), **meta.get("scoring", {})}
+            kept = {k: record[k] for k in ("kind", "metric", "group", "scoring") if record.get(k) is not None}
+            meta |= kept  # also of a record that cannot be used: it counts as wrong where it belongs
+            messages, answers, scoring = question_of(record, _media_lists(record))
+            meta = {"answers": answers, **meta, "scoring": {**scoring, **meta.get("scoring", {})}}
         else:
             raise ValueError("no messages, conversations or question in the record")
         messages = [_with_absolute_media(message, base_dir) for message in messages]
@@ -250,20 +250,6 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
         value = record.get(f"{kind}s") or record.get(kind) or []
         lists[kind] = list(value) if isinstance(value, list) else [value]
     return lists
-
-
-def _from_question(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """`{"image": …, "question": …, "options"?: […], "answer(s)": …}`, the shape of most benchmark files."""
-    options = record.get("options") or []
-    answers = record.get("answer") if record.get("answers") is None else record["answers"]
-    if answers is None:
-        raise ValueError("no answer or answers in the record")
-    answers = list(answers) if isinstance(answers, list) else [answers]
-    if options and record.get("answer") not in (None, *answers):
-        answers.append(record["answer"])  # the letter beside the words: either is right
-    question = "\n".join([str(record["question"]), *(f"{letter}. {text}" for letter, text in zip(_LETTERS, options))])
-    items = [{"type": kind, kind: path} for kind, paths in _media_lists(record).items() for path in paths]
-    return [{"role": "user", "content": [*items, {"type": "text", "text": question}]}], answers
 
 
 def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> list[dict[str, Any]]:

@@ -144,6 +144,8 @@ def _report_failures(key: str, rows: Sequence[dict[str, Any]]) -> None:
         logger.warning("  %s: %s", row["id"], row["error"])
     if len(failed) > 20:
         logger.warning("  … and %d more, all in the results file", len(failed) - 20)
+    if len(failed) == len(asked) and any("does not exist" in row["error"] for row in failed):
+        logger.warning("  are the media elsewhere? --media-root names the folder that paths are relative to")
     unscored = [row for row in asked if row.get("unscored")]
     if unscored:
         logger.warning(

@@ -46,6 +46,9 @@ def job_for_task(name: str, places: DataPlaces, limit: int | None = None) -> Job
     Raises UnknownNameError; FileNotFoundError with the command that brings the data.
     """
     task = get_task(name)
+    if not task.key and not issubclass(task, Benchmark):
+        option = "--data" if name == "dataset" else f"--{name}"
+        raise ValueError(f"the task {name!r} is for data of your own: name it with {option}")
     if issubclass(task, Benchmark):
         dataset = task.load(places, limit)
         return Job(task(dataset), dataset)

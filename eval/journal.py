@@ -92,6 +92,18 @@ class Journal:
             self._file = None
 
 
+def set_aside_results(out: str | Path, header: dict[str, Any]) -> None:
+    """Keeps a results file of another run, under a name that says when it was found in the way."""
+    try:
+        other = read_results(out)["run"] != header
+    except (OSError, ValueError):
+        return
+    if other:
+        aside = Path(f"{out}.before-{datetime.now():%Y%m%d-%H%M%S}")
+        Path(out).rename(aside)
+        logger.warning("%s held the results of another run; they are now in %s", out, aside)
+
+
 def remove_journal(out: str | Path) -> None:
     """Its replies are in the results file now."""
     shutil.rmtree(partial_folder(out), ignore_errors=True)
@@ -149,10 +161,20 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], where: str | Pat
     same_weights = now.get("fingerprint") is not None and now["fingerprint"] == before.get("fingerprint")
     for name in dict.fromkeys([*now, *before]):
         if before.get(name) != now.get(name) and not (name == "model" and same_weights):
+            what, was, is_now = _difference(name.replace("_", " "), before.get(name), now.get(name))
             raise ResumeError(
-                f"{where} is of another run: its {name.replace('_', ' ')} is {_short(before.get(name))}, "
-                f"now it is {_short(now.get(name))}. Choose another --out, or leave --resume away to start anew"
+                f"{where} is of another run: its {what} is {_short(was)}, now it is {_short(is_now)}. "
+                "Choose another --out, or leave --resume away to start anew"
             )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """The innermost place in which two values differ, named, and what stands there."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*now, *before]):
+            if before.get(key) != now.get(key):
+                return _difference(f"{name} → {key}", before.get(key), now.get(key))
+    return name, before, now
 
 
 def _short(value: Any, most: int = 120) -> str:

@@ -6,6 +6,7 @@ nothing else has to be edited. A duplicate name is an error, an unknown one list
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -39,7 +40,9 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The component called `name`; raises UnknownNameError."""
         if name not in self._items:
-            raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names()) or '(none)'}")
+            near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.6)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise UnknownNameError(f"unknown {self.kind} {name!r}{meant}; known: {', '.join(self.names()) or '(none)'}")
         return self._items[name]
 
     def names(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ EPILOG = """examples:
   python eval/run.py --model runs/demo/export --tasks synthetic_documents,synthetic_videos,synthetic_medical
   python eval/run.py --model runs/demo/export --data my_data/ --metric anls --out r.json
   python eval/run.py --model runs/demo/export --data receipts.json --media-root images/ --limit 100
+
+exit code: 0; 1 where all questions of a task failed (some: they are named, counted and scored as wrong); 2 for a
+request that cannot be met; 130 when interrupted
 """
 
 
@@ -92,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from eval.backends import open_backend
     from eval.evaluate import evaluate
-    from eval.journal import ResumeError, remove_journal
+    from eval.journal import ResumeError, remove_journal, set_aside_results
     from eval.judge import JUDGE
     from eval.metrics import get_metric
     from eval.ranks import join_ranks
@@ -129,7 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     except ResumeError as error:
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ninterrupted; what was answered is kept beside {args.out}: --resume goes on from there\n")
+        return 130
     if ranks.rank == 0:
+        set_aside_results(args.out, results["run"])
         write_json(results, args.out)
         remove_journal(args.out)
         sys.stdout.write(render_figures(results) + f"\n\nresults  {args.out}\n")
@@ -195,6 +203,11 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def stop_on_sigterm() -> None:
+    """What ends jobs on clusters is treated as Ctrl-C: a line that says how to go on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def set_up_logging() -> None:
     """For the process that this script has to itself; `main` leaves the loggers of whoever calls it alone."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -205,4 +218,5 @@ def set_up_logging() -> None:
 
 if __name__ == "__main__":
     set_up_logging()
+    stop_on_sigterm()
     sys.exit(main())

@@ -106,7 +106,8 @@ class Source:
     def _how(self, root: str | Path, task: str, error: Exception) -> str:
         return (
             f"task {task}: the data cannot be opened ({type(error).__name__}: {str(error)[:200]}). It is"
-            f" {self.repo} on the Hugging Face hub; without a network, copy it once and name the folder:\n"
+            f" {self.repo} on the Hugging Face hub; a copy is looked for below --data-root ({root}) as {self.repo},"
+            f" {self.repo.rsplit('/', 1)[-1]} or {task}. Without a network, copy it once:\n"
             f"  hf download {self.repo} --repo-type dataset --local-dir {Path(root) / self.repo}\n"
             f"  … --tasks {task} --data-root {root}"
         )

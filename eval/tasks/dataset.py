@@ -7,19 +7,23 @@ with the frames shuffled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from eval.aggregates import Aggregate, CorpusBleu, Mean
+from eval.aggregates.unreadable_rate import UnreadableRate
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED
 from eval.data import Dataset, Sample, media_items
 from eval.judge import JUDGE, NEEDED
 from eval.metrics import get_metric
 from eval.metrics.mcq_accuracy import gold_letters
+from eval.registry import UnknownNameError
 from eval.tasks.base import Options, Row, Task
 from eval.tasks.registry import register_task
 
+logger = logging.getLogger(__name__)
 OWN_METRIC = "own_metric"
 _BESIDE = ("exact_match", "anls")  # shown beside a single metric
 NO_SCORES = {"mcq_option_extraction": "mcq_accuracy"}  # names a letter; what scores it
@@ -34,20 +38,35 @@ class DatasetTask(Task):
         """Raises UnknownNameError for an unknown metric, ValueError without a dataset or for what gives no score."""
         if dataset is None:
             raise ValueError("the task 'dataset' needs data: use --data FOLDER or FILE")
-        self.metric = metric
-        used = dict.fromkeys(self.metric_of(sample) for sample in dataset.samples if not sample.problem)
-        used = used or {metric or "exact_match": None}
+        self.metric, *beside = metric.split(",") if metric else [None]
+        used: dict[str, str] = {}  # metric: the first record that names it
+        for sample in dataset.samples:
+            if not sample.problem:
+                used.setdefault(self.metric_of(sample), sample.id)
         used.pop(JUDGE, None)
-        used = used or {"exact_match": None}
-        for name in used:
-            get_metric(name)
+        used = used or {self.metric if self.metric not in (None, JUDGE) else "exact_match": ""}
+        for name, first in {**used, **dict.fromkeys(beside, "")}.items():
+            try:
+                get_metric(name)
+            except UnknownNameError as error:
+                where = f"{dataset.file}, record {first}: " if first and not metric else ""
+                raise UnknownNameError(f"{where}{error}") from None
             if name in NO_SCORES:
                 raise ValueError(f"metric {name} gives no score: use {NO_SCORES[name]}")
+        self._warn_of_equal_options(dataset)
         self.several = len(used) > 1
         self.key = dataset.name
-        self.metrics = tuple(used) if self.several else tuple(dict.fromkeys([*used, *_BESIDE]))
+        self.metrics = tuple(used) if self.several else tuple(dict.fromkeys([*used, *(beside or _BESIDE)]))
         kinds = {item["type"] for sample in dataset.samples for item in media_items(sample.prompt)}
         self.controls = tuple(c for k, c in (("image", IMAGES_EXCHANGED), ("video", FRAMES_SHUFFLED)) if k in kinds)
+
+    def _warn_of_equal_options(self, dataset: Dataset) -> None:
+        twice = [s.id for s in dataset.samples if len({*(o := s.scoring.get("options") or [])}) < len(o)]
+        if twice:
+            logger.warning(
+                "%s: %d questions have two options with the same words (%s%s): an answer in words names neither",
+                dataset.file, len(twice), ", ".join(twice[:5]), ", …" if len(twice) > 5 else "",
+            )  # fmt: skip
 
     def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
         """Records under the metric `judge` wait for one; a gold answer that is none of the options is a problem."""
@@ -78,7 +97,10 @@ class DatasetTask(Task):
     def aggregates(self) -> dict[str, Aggregate]:
         """The mean of each metric; first, where the records name several, the mean of each record's own."""
         own: dict[str, Aggregate] = {OWN_METRIC: OwnMetric()} if self.several else {}
-        return own | {name: figure_of(name) for name in self.metrics}
+        choice = any(name.partition(".")[0] == "mcq_accuracy" for name in self.metrics)
+        return own | {name: figure_of(name) for name in self.metrics} | (
+            {"unreadable_rate": UnreadableRate()} if choice else {}
+        )
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Any]:
         figures = super().figures(rows)
@@ -88,12 +110,14 @@ class DatasetTask(Task):
 
 
 class OwnMetric(Mean):
-    """Mean of `row["score"]`: each record under the metric that it names itself."""
+    """Mean of `row["score"]`: each record under the metric that it names itself. A judge's points stay apart."""
 
     def __init__(self) -> None:
         super().__init__(OWN_METRIC)
 
     def statistics(self, row: Row) -> Any:
+        if JUDGE in row["scores"]:
+            return None
         return super().statistics({**row, "scores": {OWN_METRIC: row["score"]}})
 
 

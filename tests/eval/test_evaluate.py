@@ -184,12 +184,12 @@ def test_every_task_states_what_the_table_needs(name):
 
 
 def test_requests_that_cannot_be_met_say_what_is_known(tmp_path, capsys):
-    with pytest.raises(UnknownNameError, match="unknown task 'docs'; known: .*synthetic_documents.*synthetic_videos"):
+    with pytest.raises(UnknownNameError, match="unknown task 'docs' .*known: .*synthetic_documents.*synthetic_videos"):
         job_for_task("docs", DataPlaces(tmp_path))
     assert main(["--model", "m", "--tasks", "docs"]) == 2
     assert "known: ai2d, " in capsys.readouterr().err
     assert main(["--model", "m", "--data", str(tmp_path), "--metric", "bleurgh"]) == 2
-    assert "unknown metric 'bleurgh'; known: accuracy, anls" in capsys.readouterr().err
+    assert "unknown metric 'bleurgh' (did you mean bleu4?); known: accuracy, anls" in capsys.readouterr().err
     assert main(["--model", "m", "--tasks", "synthetic_videos", "--data-root", str(tmp_path)]) == 2
     assert (
         f"radio-vlm make-data --task videos --split test --seed 1 --n 200 --out {tmp_path}/videos-test"

@@ -7,7 +7,7 @@ import pytest
 from eval.backends.base import Backend, Batch, Encoded, Reply
 from eval.evaluate import evaluate
 from eval.jobs import job_for_data
-from eval.journal import Journal, ResumeError, partial_folder, read_replies, remove_journal
+from eval.journal import Journal, ResumeError, partial_folder, read_replies, remove_journal, set_aside_results
 from eval.results import write_json
 from eval.tasks.base import Options
 
@@ -186,3 +186,24 @@ def test_a_finished_run_that_goes_on_and_is_killed_keeps_both_halves(data, tmp_p
     other = Echo(fingerprint="b")
     run(other, data, out, name="other")
     assert len(other.asked) == 42
+
+
+def test_the_message_names_what_differs(data, tmp_path):
+    out = tmp_path / "r.json"
+    run(Echo(), data, out)
+    with pytest.raises(ResumeError, match="its tasks → d → max new tokens is 64, now it is 5|max_new_tokens is 64"):
+        run(Echo(), data, out, max_new_tokens=5)
+
+
+def test_finished_results_of_another_run_are_set_aside(data, tmp_path, caplog):
+    out = tmp_path / "r.json"
+    _, first = run(Echo(), data, out, name="model-a")
+    write_json(first, out)
+    set_aside_results(out, first["run"])
+    assert out.is_file(), "the same run again may take its place"
+    set_aside_results(out, {**first["run"], "limit": 3})
+    (aside,) = tmp_path.glob("r.json.before-*")
+    assert not out.exists() and json.loads(aside.read_text())["model"] == "model-a" and str(aside) in caplog.text
+    out.write_text("notes")
+    set_aside_results(out, first["run"])
+    assert out.read_text() == "notes", "what is no results file is left to the writer"

@@ -84,7 +84,7 @@ def test_bleu_over_many_answers_is_the_corpus_figure(tmp_path):
 
 def test_metrics_that_are_none(tmp_path, capsys):
     path = write(tmp_path / "mine.jsonl", [{**ROWS[0], "metric": "anlz"}])
-    with pytest.raises(UnknownNameError, match="unknown metric 'anlz'; known: .*anls"):
+    with pytest.raises(UnknownNameError, match=r"mine.jsonl, record a: unknown metric 'anlz' \(did you mean anls\?\)"):
         job_for_data(path)
     assert main(["--model", "m", "--task-file", str(path), "--metric", "mcq_option_extraction"]) == 2
     assert "metric mcq_option_extraction gives no score: use mcq_accuracy" in capsys.readouterr().err
