@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends.base import Backend
+from eval.backends.model_name import check_device, check_dtype, check_model
 
 ENDPOINT = "openai:"
 
@@ -72,8 +73,9 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
     import vlm  # noqa: F401  registers our classes with the Auto ones
     from vlm.special_tokens import check_special_tokens
 
-    if not Path(model_dir).is_dir() and (model_dir.startswith((".", "/", "~")) or model_dir.count("/") != 1):
-        raise ValueError(f"--model: no folder {model_dir}")  # the hub would complain about the form of an id
+    check_model(model_dir)
+    check_dtype(dtype)
+    check_device(device)
     base = base_of_adapter(model_dir)
     trust = {"trust_remote_code": trust_remote_code}
     try:
