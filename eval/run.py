@@ -210,10 +210,12 @@ def stop_on_sigterm() -> None:
 
 def set_up_logging() -> None:
     """For the process that this script has to itself; `main` leaves the loggers of whoever calls it alone."""
+    from eval.backends.quiet import hide_kernel_warnings
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("vlm.experts").setLevel(logging.WARNING)  # hundreds of calls; the result file holds each of them
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # missing kernels: `radio-vlm inspect` lists them
+    hide_kernel_warnings()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ SHOWN = 10  # folders named in a message
 
 
 def check_model(name: str) -> None:
-    """Raises ValueError for a folder without a checkpoint, and for a name that is neither a folder nor to be had from
-    the hub. A hub id passes that is in the cache, or that the hub knows; what the hub refuses otherwise, it says itself.
+    """Raises ValueError for a folder without a checkpoint, and for a name that is no folder and not to be had from the
+    hub. A hub id passes that is in the cache, or that the hub knows; what the hub refuses otherwise, it says itself.
     """
     folder = Path(name)
     if folder.is_dir():

@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eval.backends.quiet import hide_kernel_warnings
+
+    hide_kernel_warnings()
     server = open_server(args)
     host, port = server.server_address[:2]
     try:
