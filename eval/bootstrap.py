@@ -4,6 +4,9 @@ Percentile bootstrap (Efron 1979) over CLUSTERS: questions about one image or vi
 together (cluster bootstrap, Davison & Hinkley 1997, §3.8; Miller 2024, arXiv 2411.00640, for benchmarks), since
 drawing them one by one gives intervals that are too narrow. A resample only re-weighs clusters, so all resamples are
 one product of draw counts (B, G) and per-cluster sums (G, K), taken in chunks.
+
+Where everything is right, or nothing, every resample is too, and the bootstrap would call 5 of 5 certain. There the
+exact binomial interval (Clopper & Pearson 1934, Biometrika 26:404) takes its place: `at_the_bound`.
 """
 
 from __future__ import annotations
@@ -18,11 +21,16 @@ import numpy as np
 from eval.aggregates.base import Aggregate, Row
 
 _CHUNK = 1 << 22  # draws held in memory at once
+_NOISE = 1e-12  # equal figures that were summed in another order are ties
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval. `low` and `high` are None where nothing can be resampled (fewer than 2 clusters)."""
+    """A figure and its interval.
+
+    `low` and `high` are None where resampling says nothing: fewer than 2 clusters, or a figure that all resamples share
+    and that is no share or mean at 0 or 1.
+    """
 
     value: float | None
     low: float | None
@@ -73,7 +81,29 @@ def interval(
     sums = _cluster_sums(kept)
     figures = np.concatenate([aggregate.combine(w @ sums) for w in draw_weights(len(sums), resamples, seed)])
     low, high = _percentiles(figures, level) if len(sums) > 1 else (None, None)
-    return Estimate(_number(aggregate.combine(sums.sum(0))), low, high, len(kept), len(sums), level)
+    value = _number(aggregate.combine(sums.sum(0)))
+    if aggregate.denominator is not None and value is not None and _at_bound(value):
+        low, high = at_the_bound(value, int((sums[:, aggregate.denominator] > 0).sum()), level)
+    elif low is not None and np.nanmax(figures) - np.nanmin(figures) <= _NOISE:
+        low = high = None
+    return Estimate(value, low, high, len(kept), len(sums), level)
+
+
+def at_the_bound(value: float, clusters: int, level: float = 0.95) -> tuple[float | None, float | None]:
+    """Clopper-Pearson interval of a mean that is 1 (or 0) in each of `clusters` independent groups.
+
+    With a = 1 - level it is [(a/2)^(1/n), 1], or its mirror image: the means under which n of n is no rarer than a/2.
+    It also holds for partial scores in [0, 1], being conservative there: a score with mean m is 1 with a probability
+    of m at most. (None, None) for other values and below 2 clusters.
+    """
+    if clusters < 2 or not _at_bound(value):
+        return None, None
+    width = 1 - ((1 - level) / 2) ** (1 / clusters)
+    return (1 - width, 1.0) if value > 0.5 else (0.0, width)
+
+
+def _at_bound(value: float) -> bool:
+    return min(abs(value), abs(value - 1)) <= _NOISE
 
 
 def paired_interval(
@@ -111,8 +141,7 @@ def paired_interval(
     drawn = [both(w @ sums) for w in draw_weights(len(sums), resamples, seed)]
     change = np.concatenate([after - before for before, after in drawn])
     low, high = _percentiles(change, level)
-    noise = 1e-12  # equal figures that were summed in another order are ties
-    below, above = float(np.mean(change < -noise)), float(np.mean(change > noise))
+    below, above = float(np.mean(change < -_NOISE)), float(np.mean(change > _NOISE))
     return PairedEstimate(value, low, high, len(kept), len(sums), _number(a), _number(b), below, above, level)
 
 

@@ -23,6 +23,8 @@ class Aggregate(ABC):
     """Base of all aggregates. `name` is the figure's name in tables, e.g. `anls` or `f1_macro`."""
 
     name: str
+    denominator: int | None = None
+    """Of a mean of scores in [0, 1] and of a share: which of its sums it divides by. None: it is something else."""
 
     def prepared(self, rows: Sequence[Row]) -> Aggregate:
         """Self, or a copy that knows what must be seen in all rows beforehand, such as the set of labels."""

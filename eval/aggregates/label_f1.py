@@ -111,6 +111,7 @@ class InvalidRate(_Labelled):
     """Share of samples whose answer cannot be read as labels (or as yes or no), failed samples included."""
 
     name = "invalid_rate"
+    denominator = 1
 
     def statistics(self, row: Row) -> np.ndarray | None:
         read = self.read(row)

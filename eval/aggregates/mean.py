@@ -11,6 +11,8 @@ from eval.aggregates.base import Aggregate, Row, divide, register_aggregate, sco
 class Mean(Aggregate):
     """Mean of `row["scores"][metric]`. A score of None (nothing could judge the sample) is in neither sum."""
 
+    denominator = 1
+
     def __init__(self, metric: str, name: str | None = None) -> None:
         self.metric = metric
         self.name = name or metric

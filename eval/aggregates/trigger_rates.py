@@ -36,6 +36,7 @@ class TriggerPrecision(_Decisions):
     """Right calls / calls, a call of another expert or a malformed one being wrong. No call at all: 0.0."""
 
     name = "trigger_precision"
+    denominator = 1
 
     def combine(self, sums: np.ndarray) -> np.ndarray:
         return divide(sums[..., 0], sums[..., 1], 0.0)
@@ -46,6 +47,7 @@ class TriggerRecall(_Decisions):
     """Right calls / wanted calls. Nothing wanted: 0.0."""
 
     name = "trigger_recall"
+    denominator = 2
 
     def combine(self, sums: np.ndarray) -> np.ndarray:
         return divide(sums[..., 0], sums[..., 2], 0.0)
@@ -56,6 +58,7 @@ class FalseTriggerRate(_Decisions):
     """Calls where none was wanted / samples where none was wanted. Not defined where every sample wants one."""
 
     name = "false_trigger_rate"
+    denominator = 4
 
     def combine(self, sums: np.ndarray) -> np.ndarray:
         return divide(sums[..., 3], sums[..., 4], np.nan)
@@ -66,6 +69,7 @@ class ArgumentAccuracy(Aggregate):
     """Calls with exactly the wanted arguments / right calls. Not defined without a right call."""
 
     name = "trigger_argument_accuracy"
+    denominator = 1
 
     def statistics(self, row: Row) -> np.ndarray | None:
         """(arguments right, 1) of a row that makes the right call."""

@@ -18,6 +18,8 @@ class UnreadableRate(Aggregate):
     A failed sample has no answer and counts as unreadable; so does a letter that is none of the options'.
     """
 
+    denominator = 1
+
     def __init__(self, extractor: str = "radio_vlm", name: str = "unreadable_rate") -> None:
         self.extractor = extractor
         self.name = name

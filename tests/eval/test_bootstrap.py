@@ -1,12 +1,14 @@
 """Intervals: their slow twin that resamples rows literally, their coverage, and what must not change them."""
 
+import math
 import random
 
 import numpy as np
 import pytest
 
 from eval import bootstrap
-from eval.aggregates import AnswerableF1, CorpusBleu, LabelF1, MacroMean, Mean
+from eval.aggregates import AnswerableF1, CorpusBleu, LabelF1, MacroMean, Mean, TriggerPrecision, TriggerRecall
+from eval.aggregates.trigger_rates import FalseTriggerRate
 from eval.bootstrap import Estimate, draw_weights, interval, paired_interval
 
 WORDS = "no acute effusion or edema in the left lung base".split()
@@ -176,3 +178,46 @@ def test_level_narrows_the_interval_and_must_be_a_share():
     with pytest.raises(ValueError, match="level must be between 0 and 1, not 95"):
         interval(Mean("m"), rows, level=95)
     assert wide.as_dict()["clusters"] == wide.clusters
+
+
+def binomial_tail(n, share):
+    """Probability of n right answers of n, by counting: the twin of the closed form."""
+    return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n, n + 1))
+
+
+def clopper_pearson_low(n, level=0.95):
+    """The least share under which n of n is no rarer than (1 - level) / 2, by halving."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if binomial_tail(n, middle) >= (1 - level) / 2 else (middle, high)
+    return low
+
+
+def perfect(n, score, each=1):
+    return [{"id": f"{g}-{i}", "task": "t", "group": g, "scores": {"m": score}} for g in range(n) for i in range(each)]
+
+
+@pytest.mark.parametrize("n", [2, 5, 200])
+def test_all_right_and_all_wrong_are_not_certain(n):
+    right, wrong = (interval(Mean("m"), perfect(n, score, each=3)) for score in (1.0, 0.0))
+    assert right.low == pytest.approx(clopper_pearson_low(n), abs=1e-12) and right.high == 1.0
+    assert wrong.low == 0.0 and wrong.high == pytest.approx(1 - clopper_pearson_low(n), abs=1e-12)
+    assert right == interval(Mean("m"), perfect(n, 1.0, each=3), seed=9), "no draws, no seed"
+    assert interval(Mean("m"), perfect(n, 1.0), level=0.5).low > right.low
+
+
+def test_what_is_certain_of_its_clusters_alone():
+    """A share counts the clusters it is about; what is no share has no interval where all resamples agree."""
+    rows = [
+        {"id": i, "task": "t", "group": i, "wanted_expert": "LESIONS" if i < 3 else None, "error": None,
+         "output": "<LESIONS()>" if i < 3 else "none"} for i in range(10)
+    ]  # fmt: skip
+    recall = interval(TriggerRecall(), rows)
+    assert (recall.value, recall.clusters) == (1.0, 10) and recall.low == pytest.approx(clopper_pearson_low(3))
+    assert interval(FalseTriggerRate(), rows).high == pytest.approx(1 - clopper_pearson_low(7))
+    half = interval(Mean("m"), perfect(6, 0.5))
+    assert (half.value, half.low, half.high) == (0.5, None, None)
+    macro = interval(MacroMean("m"), perfect(6, 1.0))
+    assert (macro.value, macro.low) == (1.0, None)
+    assert interval(TriggerPrecision(), rows[3:]).low is None, "no call, no share"
