@@ -139,7 +139,10 @@ def replies_of(results: dict[str, Any]) -> dict[str, Reply]:
     """What was answered without failure. Conversations in several turns run again: only their last reply is kept."""
     return {
         reply_key(row["task"], row["control"], 1, row["id"]): Reply(
-            text=row["output"], tokens=row["new_tokens"], **{name: row[name] for name in _SHARED}
+            # of an answer that was weighed, not generated: its probability, as the task's own replies hold it
+            text=repr(row["score"]) if "answer_tokens" in row else row["output"],
+            tokens=row.get("answer_tokens", row["new_tokens"]),
+            **{name: row[name] for name in _SHARED},
         )
         for row in results["samples"]
         if not row["error"] and "turns" not in row

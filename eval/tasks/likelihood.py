@@ -41,11 +41,16 @@ class LikelihoodTask(Task):
     def weighed(self, sample: Sample, generator: Generator) -> Row:
         """The row of one sample: what it scored, or why it could not be scored."""
         started = time.perf_counter()
-        probability, reply = 0.0, Reply(error=sample.problem)
-        if not sample.problem and sample.answers:
+        key = self.request_key(sample.id, None)
+        known = generator.journal.get(key) if generator.journal else None
+        probability, reply = (float(known.text), known) if known else (0.0, Reply(error=sample.problem))
+        if not known and not sample.problem and sample.answers:
             try:
                 probability, tokens = generator.backend.answer_probability(answered(sample))
-                reply = Reply(tokens=tokens, stopped=True, input_hash=input_hash(answered(sample)))
+                seen = input_hash(answered(sample))
+                reply = Reply(repr(probability), tokens=tokens, stopped=True, input_hash=seen)
+                if generator.journal:
+                    generator.journal.add({key: reply})
             except Exception as error:  # whatever a user's file does to a reader must cost one sample, not the run
                 logger.debug("sample %s failed", sample.id, exc_info=True)
                 reply = Reply(error=f"{type(error).__name__}: {error}")

@@ -9,6 +9,8 @@ from eval.backends.radio import RadioBackend
 from eval.data import read_dataset
 from eval.evaluate import evaluate
 from eval.jobs import job_for_likelihood
+from eval.journal import remove_journal
+from eval.results import write_json
 from eval.tasks.base import Options
 from eval.tasks.likelihood import answered
 from tests.helpers.data_folders import record, write_image, write_records
@@ -62,3 +64,19 @@ def test_records_of_questions_and_broken_ones(parts, tmp_path):
     asked = next(sample for sample in read_dataset(tmp_path / "text").samples if sample.id == "q")
     assert answered(asked)[-1] == {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
     json.dumps(results)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_answers_are_not_weighed_twice(parts, tmp_path, finished, monkeypatch):
+    write_records(tmp_path / "text", [record("a"), record("b", "two?", "second")])
+    backend, out = RadioBackend(*parts), tmp_path / "r.json"
+    first = evaluate(backend, [job_for_likelihood(tmp_path / "text")], Options(), progress=False, out=out)
+    if finished:
+        write_json(first, out)
+        remove_journal(out)
+    monkeypatch.setattr(backend, "answer_probability", lambda messages: pytest.fail("weighed again"))
+    again = evaluate(
+        backend, [job_for_likelihood(tmp_path / "text")], Options(), progress=False, out=out, resume=True
+    )
+    assert [row["score"] for row in again["samples"]] == [row["score"] for row in first["samples"]]
+    assert [row["answer_tokens"] for row in again["samples"]] == [row["answer_tokens"] for row in first["samples"]]

@@ -25,7 +25,8 @@ def test_options_may_be_letters_with_texts(tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"A": "x", "C": "y"}, "letters A, C, expected A, B, C"), ("A. x B. y", "at most 26 texts"), ([str(i) for i in range(27)], "26"),
+    ({"A": "x", "C": "y"}, "letters A, C, expected A, B, C"), ("A. x B. y", "at most 26 texts"),
+    ([str(i) for i in range(27)], "at most 26 texts"),
 ])  # fmt: skip
 def test_options_that_are_none(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
