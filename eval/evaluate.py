@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends.base import Backend
+from eval.data import media_items
 from eval.definitions import definitions
 from eval.generation import Generator
 from eval.jobs import Job
@@ -50,9 +51,11 @@ def evaluate(
         ranks: the processes that share the questions; each gets the whole results.
         judge: a model that scores the open answers that no rule can (`eval.judge`).
 
-    Raises ResumeError where `resume` meets the replies of another run.
+    Raises ResumeError where `resume` meets the replies of another run, RefusedError where the backend cannot be asked
+    about such media.
     """
     ranks = ranks or Ranks()
+    backend.check(media_kinds(jobs, options))
     about_model = backend.describe()
     jobs = with_unique_keys(jobs)
     header = run_header(model_name, about_model, jobs, options)
@@ -104,6 +107,12 @@ def evaluate(
         "tasks": figures,
         "samples": samples,
     }
+
+
+def media_kinds(jobs: Sequence[Job], options: Options) -> set[str]:
+    """What there is to look at in the questions: image, video, document. Files stay closed."""
+    asked = [sample for job in jobs for sample in job.dataset.samples[: options.limit]]
+    return set() if options.blind else {item["type"] for sample in asked for item in media_items(sample.prompt)}
 
 
 def with_unique_keys(jobs: Sequence[Job]) -> list[Job]:

@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from eval.backends import open_backend
+    from eval.backends.base import RefusedError
     from eval.evaluate import evaluate
     from eval.journal import ResumeError, remove_journal, set_aside_results
     from eval.judge import JUDGE
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
             command=["eval/run.py", *(sys.argv[1:] if argv is None else argv)], out=args.out, resume=args.resume,
             ranks=ranks, judge=judge, judge_name=args.judge or "",
         )  # fmt: skip
-    except ResumeError as error:
+    except (RefusedError, ResumeError) as error:
         sys.stderr.write(f"eval/run.py: {error}\n")
         return 2
     except KeyboardInterrupt:

@@ -13,6 +13,10 @@ from typing import Any
 Messages = list[dict[str, Any]]
 
 
+class RefusedError(ValueError):
+    """A backend that cannot answer any such question; found before the first one."""
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How answers are made: greedily, up to `max_new_tokens`, cut before the first of the `stop` strings."""
@@ -89,6 +93,12 @@ class Backend:
     name = ""
     on_cpu: bool = False  # answers are computed where prompts are encoded: doing both at once gains nothing
     processor: Any = None  # where there is one: controls sample video frames as it does
+
+    def check(self, media_kinds: set[str]) -> None:
+        """Called once, before the first question. `media_kinds`: image, video, document, as far as they are asked of.
+
+        Raises RefusedError where questions about one of them cannot be answered.
+        """
 
     def encode(self, messages: Messages, sample_id: str) -> Encoded:
         """A prompt as this backend wants it. Raises what its libraries raise: the sample is then counted as failed.

@@ -76,7 +76,7 @@ class EndpointBackend(Backend):
         return reply
 
     def describe(self) -> dict[str, Any]:
-        """Raises OSError where there is no server, ValueError where it refuses the key."""
+        """Raises OSError where there is no server, ValueError where it refuses the key or lists other models only."""
         return {
             "class": type(self).__name__,
             "server": self.server.base_url,
@@ -104,7 +104,7 @@ class EndpointBackend(Backend):
         entries = {str(one.get("id")): one for one in listed or [] if isinstance(one, dict)}
         if entries and self.model not in entries:
             known = ", ".join(sorted(entries)[:10])
-            logger.warning("%s lists no model %s; it lists: %s", self.server.base_url, self.model, known)
+            raise ValueError(f"--model: {self.server.base_url} lists no model {self.model}; it lists: {known}")
         return entries.get(self.model, {})
 
 

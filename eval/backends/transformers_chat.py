@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
+from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, RefusedError, Reply
 from eval.backends.chat_prompt import ChatPrompt
 from eval.backends.open_media import Clip, FrameSampling, frames_as_images, media_of, open_media
 from eval.backends.radio import collapse_repeats
@@ -61,6 +61,13 @@ class TransformersBackend(Backend):
     def on_cpu(self) -> bool:
         return self.model.device.type == "cpu"
 
+    def check(self, media_kinds: set[str]) -> None:
+        if media_kinds and not self.sees:
+            raise RefusedError(
+                f"{type(self.model).__name__} came without an image processor and reads text only: ask with --blind "
+                "for the text-only baseline"
+            )
+
     def encode(self, messages: Messages, sample_id: str) -> Encoded:
         asked = self._asked(messages)
         sizes = [image.size for image in asked.images] + [frame.size for c in asked.clips for frame in c.frames]
@@ -77,11 +84,7 @@ class TransformersBackend(Backend):
         if not self.watches:
             opened = frames_as_images(opened)
         images, clips = media_of(opened, "image"), media_of(opened, "video")
-        if (images or clips) and not self.sees:
-            raise ValueError(
-                f"{type(self.model).__name__} came without an image processor and reads text only: ask with --blind "
-                "for the text-only baseline"
-            )
+        self.check({"image"} if images or clips else set())
         return Asked(self.prompt.text(opened), images, clips)
 
     def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:

@@ -279,10 +279,18 @@ def test_a_key_that_is_refused_stops_before_the_questions(dataset, tmp_path, cap
     assert "the server answered 401: who are you (the key is read from OPENAI_API_KEY)" in capsys.readouterr().err
 
 
-def test_models_that_a_server_does_not_list_are_warned_of(caplog):
-    with served(Script(lambda body: completion("x"), [{"id": "other"}])) as url:
+def test_a_model_that_the_server_does_not_list_stops_before_the_questions(dataset, tmp_path, capsys):
+    script = Script(lambda body: completion("x"), [{"id": "other"}])
+    with served(script) as url:
+        code = main(["--model", f"openai:m@{url}", "--data", str(dataset), "--out", str(tmp_path / "r.json")])
+    assert code == 2 and not script.seen and not (tmp_path / "r.json").exists()
+    assert f"--model: {url} lists no model m; it lists: other\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("models", [[], (404, {}, {"error": {"message": "no such page"}})])
+def test_a_server_that_lists_nothing_is_asked_all_the_same(models):
+    with served(Script(lambda body: completion("x"), models)) as url:
         assert EndpointBackend(url, "m").describe()["says_of_itself"] == {}
-    assert "lists no model m; it lists: other" in caplog.text
 
 
 def test_answers_cannot_be_weighed():
