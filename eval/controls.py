@@ -23,6 +23,9 @@ FRAMES_SHUFFLED = "frames_shuffled"
 EXPERT_WITHHELD = "expert_withheld"
 EXPERT_WRONG = "expert_wrong"
 
+UNCONTROLLED = "uncontrolled"
+"""Key of a row: the controls that were wanted but could not be made for its question (there was no donor, say)."""
+
 
 def answers_differ(a: Sample, b: Sample) -> bool:
     """True if no acceptable answer of one is acceptable for the other."""

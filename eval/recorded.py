@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.aggregates import Aggregate, Mean
+from eval.controls import UNCONTROLLED
 from eval.data import Dataset
 from eval.registry import UnknownNameError
 from eval.tasks import get_task
@@ -38,6 +39,7 @@ def recorded_task(key: str, about: Mapping[str, Any], rows: Sequence[Row]) -> Ta
     task.key = key
     task.metrics = tuple(about.get("metrics") or first or task.metrics)
     seen = dict.fromkeys(row["control"] for row in rows if row["control"])
+    seen |= dict.fromkeys(control for row in rows for control in row.get(UNCONTROLLED, ()))
     task.controls = tuple(dict.fromkeys([*(c for c in task.controls if c in seen), *seen]))
     return task
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _NAMES = {
     "rouge_l": "ROUGE-L",
     "token_f1": "token F1",
     "vqa_accuracy": "VQA accuracy",
-    "mcq_accuracy": "choice accuracy",
+    "mcq_accuracy": "multiple choice",
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
     "images_exchanged": "images exchanged",
@@ -32,7 +32,11 @@ _NAMES = {
     "trigger_precision": "trigger precision",
     "trigger_recall": "trigger recall",
 }
-_NOT_FIGURES = ("n", "failed", "questions", "unscored", "kinds", "controls")
+_RULED = ("mcq_accuracy", "exact_match_closed")
+LOWER_IS_BETTER = ("unreadable_rate", "invalid_rate", "false_trigger_rate")
+_AS_ASKED = {"frames_shuffled": "unshuffled"}  # what a question is without the control; others: "as asked"
+_NO_KIND = "all"  # the kind of a record that names none
+_NOT_FIGURES = ("n", "failed", "questions", "unscored", "without_subtitles", "kinds", "controls")
 
 
 def stage_files(run_dir: str | Path) -> dict[str, list[Path]]:
@@ -61,8 +65,38 @@ def write_results(results: dict[str, Any], path: str | Path) -> None:
 
 
 def label(name: str) -> str:
-    """`exact_match` → `exact match`."""
-    return _NAMES.get(name, name.replace("_", " "))
+    """`exact_match` → `exact match`, `mcq_accuracy.RULE` → `multiple choice, rule RULE`."""
+    family, _, rule = name.partition(".")
+    if rule and family in _RULED:
+        return f"{label(family)}, rule {rule}"
+    return _NAMES.get(name, name.replace("_", " ")) + (", lower is better" if name in LOWER_IS_BETTER else "")
+
+
+def kind_label(kind: str, kinds: Iterable[str]) -> str:
+    """A kind's name; records without one are no total, which their name `all` beside others' would promise."""
+    return "without kind" if kind == _NO_KIND and len(set(kinds)) > 1 else label(kind)
+
+
+def control_names(figures: dict[str, Any]) -> list[str]:
+    """The controls of a task that were made, then those that no question allowed."""
+    return list(dict.fromkeys([*(figures.get("controls") or {}), *(figures.get("control_pairs") or {})]))
+
+
+def control_note(figures: dict[str, Any], control: str) -> str:
+    """`0.750 unshuffled, 4 of 8 questions` of a control over fewer questions than the headline, else nothing."""
+    pair = (figures.get("control_pairs") or {}).get(control)
+    if pair is None:
+        return ""
+    if not pair["n"]:
+        return f"possible for 0 of {pair['of']} questions"
+    as_asked = _AS_ASKED.get(control, "as asked")
+    return f"{_cell(pair['without'])} {as_asked}, {pair['n']} of {pair['of']} questions"
+
+
+def control_text(figures: dict[str, Any], control: str) -> str:
+    """`0.500 (0.750 unshuffled, 4 of 8 questions)`; the figure alone where the control covers all questions."""
+    value, note = (figures.get("controls") or {}).get(control), control_note(figures, control)
+    return note if value is None and note else figure_text(value) + (f" ({note})" if note else "")
 
 
 def scalar_figures(figures: dict[str, Any]) -> dict[str, float | None]:
@@ -84,23 +118,31 @@ def counts_text(figures: dict[str, Any]) -> str:
     """`200 questions, 3 failed, 4 not scored`; a headline about some of them only says so."""
     counts = [f"{figures.get('questions', figures.get('n', '?'))} questions"]
     if "questions" in figures:
-        counts.append(f"headline over {figures['n']}")
+        counts.append(f"headline over {figures['n']}{of_kind(figures)}")
     if figures.get("failed"):
         counts.append(f"{figures['failed']} failed")
     if figures.get("unscored"):
         counts.append(f"{figures['unscored']} not scored")
+    if figures.get("without_subtitles"):
+        counts.append(f"{figures['without_subtitles']} without subtitles")
     return ", ".join(counts)
+
+
+def of_kind(figures: dict[str, Any]) -> str:
+    """` of kind direction`, where the headline is about one kind of question."""
+    return f" of kind {label(figures['headline_kind'])}" if figures.get("headline_kind") else ""
 
 
 def lines_of(figures: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
     """(row label, "figure" | "control" | "kind" | "kind control", value) of one task, in the order of the table."""
     for name, value in scalar_figures(figures).items():
         yield label(name), "figure", value
-    for name, value in figures.get("controls", {}).items():
-        yield label(name), "control", value
-    for kind, of_kind in figures.get("kinds", {}).items():
-        for place, (name, value) in enumerate((k, v) for k, v in of_kind.items() if k != "n"):
-            yield (label(kind), "kind", value) if place == 0 else (label(name), "kind control", value)
+    for name in control_names(figures):
+        yield label(name), "control", (figures.get("controls") or {}).get(name)
+    kinds = figures.get("kinds", {})
+    for kind, figures_of in kinds.items():
+        for place, (name, value) in enumerate((k, v) for k, v in figures_of.items() if k != "n"):
+            yield (kind_label(kind, kinds), "kind", value) if place == 0 else (label(name), "kind control", value)
 
 
 def render_table(results: dict[str, Any]) -> str:
@@ -121,7 +163,18 @@ def render_table(results: dict[str, Any]) -> str:
             kind_now = name if role == "kind" else kind_now
             cells = [_cell(_find(column, name, role, kind_now)) for column in values]
             rows.append((f"  {_INDENT[role]}{name}", cells))
-    return _aligned(["", *(stage.replace("stage", "stage ") for stage in stages)], rows)
+    table = _aligned(["", *(stage.replace("stage", "stage ") for stage in stages)], rows)
+    return "\n".join([table, *_notes(tasks)])
+
+
+def _notes(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines below the table of stages on controls over fewer questions than the headline above them."""
+    return [
+        f"{task}, {label(control)}: {note}" + (" (newest stage)" if figures["control_pairs"][control]["n"] else "")
+        for task, figures in tasks.items()
+        for control in control_names(figures)
+        if (note := control_note(figures, control))
+    ]
 
 
 def render_figures(results: dict[str, Any]) -> str:
@@ -129,9 +182,14 @@ def render_figures(results: dict[str, Any]) -> str:
     rows: list[tuple[str, list[str]]] = []
     for task, figures in results["tasks"].items():
         spans = {label(name): span for name, span in (figures.get("intervals") or {}).items()}
+        notes = {label(name): control_text(figures, name) for name in control_names(figures)}
         rows.append((f"{task} ({counts_text(figures)})", [""]))
         for name, role, value in lines_of(figures):
             cell = figure_text(value, spans.get(name) if role == "figure" else None)
+            if role == "control":
+                cell = notes[name]
+                if cell.startswith("possible"):
+                    name, cell = f"{name}: {cell}", ""
             rows.append((f"  {_INDENT[role]}{name}", [cell]))
     if not rows:
         return "no results yet"

@@ -16,7 +16,14 @@ from typing import Any
 from eval.aggregates import Aggregate, Mean
 from eval.backends.base import Decoding, Messages, Reply
 from eval.bootstrap import interval
-from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED, choose_donors, exchange_media, shuffled_order
+from eval.controls import (
+    FRAMES_SHUFFLED,
+    IMAGES_EXCHANGED,
+    UNCONTROLLED,
+    choose_donors,
+    exchange_media,
+    shuffled_order,
+)
 from eval.data import Dataset, Sample, media_items, single_questions, without_media
 from eval.generation import Generator, Request
 from eval.journal import reply_key
@@ -103,8 +110,13 @@ class Task:
         """Rows of all questions and of all controls. Questions and controls share batches: they cost one sort."""
         samples = self.prepare(samples, options)
         asks = [self.ask(sample, generator) for sample in samples]
+        asked = list(asks)
         for control in self.controls if self.wants_controls(options) else ():
-            asks += self.under_control(control, samples, generator, options.seed)
+            asks += (controlled := self.under_control(control, samples, generator, options.seed))
+            covered = {ask.sample.id for ask in controlled}
+            for ask in asked:
+                if ask.sample.id not in covered:
+                    ask.note.setdefault(UNCONTROLLED, []).append(control)
         good = [ask for ask in asks if not ask.sample.problem]
         requests = [Request(a.sample.id, a.messages, self.request_key(a.sample.id, a.control)) for a in good]
         replies = iter(generator.answer(requests, self.decoding(options), label=self.key))
@@ -216,6 +228,8 @@ class Task:
                 by_kind[kind].append(row)
         figures["kinds"] = {kind: self.kind_figures(by_kind[kind]) for kind in sorted(by_kind)}
         figures["controls"] = self.control_figures(rows)
+        if pairs := self.control_pairs(rows):
+            figures["control_pairs"] = pairs
         return figures
 
     def headline_of(self, rows: Sequence[Row]) -> float | None:
@@ -239,6 +253,26 @@ class Task:
             for control in self.controls
             if any(row["control"] == control for row in done)
         }
+
+    def control_pairs(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        """Controls over fewer questions than the headline, which must not be read against it.
+
+        `{control: {"n": questions under it, "of": those of the headline, "without": the headline over these n}}`; n is
+        0 where the control was wanted but no question allowed it.
+        """
+        aggregate = self.aggregates()[self.headline]
+        asked = [row for row in rows if row["control"] is None]
+        aggregate = aggregate.prepared(asked)
+        asked = [row for row in asked if aggregate.statistics(row) is not None]
+        pairs = {}
+        for control in self.controls:
+            tried = {row["id"] for row in rows if row["control"] == control}
+            covered = {row["id"] for row in rows if row["control"] == control and not row["error"]}
+            both = [row for row in asked if row["id"] in covered]
+            wanted = tried or any(control in row.get(UNCONTROLLED, ()) for row in asked)
+            if wanted and len(both) < len(asked):
+                pairs[control] = {"n": len(both), "of": len(asked), "without": self.headline_of(both)}
+        return pairs
 
 
 def _free_id(sample_id: str, number: int, taken: set[str]) -> str:

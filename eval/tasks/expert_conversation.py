@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.aggregates import Aggregate, TriggerPrecision, TriggerRecall
 from eval.backends.base import Messages, Reply
-from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, choose_donors
+from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, UNCONTROLLED, choose_donors
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
 from eval.metrics.expert_trigger import called_expert
@@ -46,10 +46,13 @@ class ExpertConversation(Task):
         asked: list[tuple[Sample, Sample | None]] = [(sample, None) for sample in samples]
         controls = self.wants_controls(options)
         if controls:
-            pairs = zip(samples, choose_donors(samples, options.seed))
+            pairs = list(zip(samples, choose_donors(samples, options.seed)))
             asked += [(sample, donor) for sample, donor in pairs if donor is not None]
         rows += self.converse(asked, generator, options, offer=True)
         if controls:
+            alone = {sample.id for sample, donor in pairs if donor is None}
+            for row in rows:
+                row |= {UNCONTROLLED: [EXPERT_WRONG]} if row["id"] in alone else {}
             rows += self.converse([(sample, None) for sample in samples], generator, options, offer=False)
         return rows
 

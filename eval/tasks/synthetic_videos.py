@@ -31,4 +31,7 @@ class SyntheticVideos(Task):
         """As usual, but headline, `n` and controls are those of the questions that count."""
         figures = super().figures(rows)
         of_headline = super().figures(self.counted(rows))
-        return {**of_headline, "kinds": figures["kinds"], "questions": figures["n"], "failed": figures["failed"]}
+        about = {"kinds": figures["kinds"], "questions": figures["n"], "failed": figures["failed"]}
+        if of_headline["n"] < figures["n"]:
+            about["headline_kind"] = HEADLINE_KIND
+        return {**of_headline, **about}

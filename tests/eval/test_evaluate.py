@@ -12,8 +12,12 @@ from eval.evaluate import evaluate
 from eval.generation import Generator, Request
 from eval.jobs import job_for_data, job_for_task
 from eval.registry import UnknownNameError
+from eval.rescore import rescore
+from eval.results import write_json
+from eval.results_file import read_results
 from eval.run import main
 from eval.sources import DataPlaces
+from eval.table import render_figures
 from eval.tasks import get_task, tasks
 from eval.tasks.base import Options
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
@@ -155,6 +159,44 @@ def test_a_control_that_cannot_be_applied_does_not_flatter(tmp_path):
     fine = [row for row in shown if not row["error"]]
     assert 0 < len(fine) < len(shown)
     assert results["tasks"]["documents"]["kinds"]["receipt"].get("images_exchanged") is None
+
+
+def test_a_control_over_fewer_questions_says_over_which(tmp_path):
+    """Of 8 questions 4 have no partner: the control is set against the score on the other 4 alone."""
+    folder = documents(tmp_path / "d", n=8)
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records[4:]):
+        record["meta"]["kind"] = f"alone {i}"
+    (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    model = FakeModel(lambda picture, text: reader(picture, text) if "=10" in picture or "=12" in picture else "0")
+    results = run(folder, model, seed=1)
+    figures = results["tasks"]["documents"]
+    right = [row["id"] for row in results["samples"] if row["control"] is None and row["score"]]
+    covered = {row["id"] for row in results["samples"] if row["control"]}
+    assert covered == {"q0", "q1", "q2", "q3"} and right == ["q0", "q2"]
+    assert figures["exact_match"] == 0.25 and figures["controls"] == {"images_exchanged": 0.0}
+    assert figures["control_pairs"] == {"images_exchanged": {"n": 4, "of": 8, "without": 0.5}}
+    assert "0.000 (0.500 as asked, 4 of 8 questions)" in render_figures(results)
+    whole = run(documents(tmp_path / "whole"), FakeModel(reader), seed=1)["tasks"]["documents"]
+    assert "control_pairs" not in whole, "nothing is said where a control covers all"
+
+
+def test_a_control_that_no_question_allows_is_named(tmp_path):
+    folder = documents(tmp_path / "d", n=3)
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        record["meta"]["kind"] = str(i)
+    (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    results = run(folder, FakeModel(reader))
+    figures = results["tasks"]["documents"]
+    assert figures["controls"] == {}
+    assert figures["control_pairs"] == {"images_exchanged": {"n": 0, "of": 3, "without": None}}
+    assert "– images exchanged: possible for 0 of 3 questions" in render_figures(results)
+    write_json(results, tmp_path / "r.json")
+    again = rescore(read_results(tmp_path / "r.json"), ["exact_match", "anls"])
+    assert again["tasks"]["documents"] == figures, "rescoring does not forget it"
+    for options in ({"controls": False}, {"blind": True}):
+        assert "control_pairs" not in run(folder, FakeModel(reader), **options)["tasks"]["documents"]
 
 
 def test_limit_and_no_controls(tmp_path):

@@ -66,6 +66,14 @@ def test_the_expert_decides(tmp_path):
     assert withheld["calls"] == [] and "Experts:" not in withheld["turns"][0]["text"]
 
 
+def test_an_expert_that_cannot_be_wrong_is_named(tmp_path):
+    """One question has nobody whose result could stand in for its own."""
+    results = run(tmp_path, obedient, controls=True, limit=1)
+    figures = results["tasks"]["chest_xray_expert"]
+    assert "expert_withheld" in figures["controls"] and "expert_wrong" not in figures["controls"]
+    assert figures["control_pairs"] == {"expert_wrong": {"n": 0, "of": 1, "without": None}}
+
+
 def test_a_model_that_never_calls(tmp_path):
     figures = run(tmp_path, lambda _: "no")["tasks"]["chest_xray_expert"]
     assert figures["trigger_precision"] == figures["trigger_recall"] == figures["f1_macro"] == 0.0
