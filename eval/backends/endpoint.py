@@ -1,27 +1,30 @@
 """A model behind an OpenAI-compatible `/chat/completions`: `radio-vlm serve`, vLLM, a vendor's API.
 
 Requests of a batch run side by side. What a server does with sizes of pictures, its chat template or its weights is its
-own; the results file says which server it was and what that says of itself.
+own; the results file says which server it was and what that says of itself. Ours says how it samples videos: it gets
+them whole, so that the answers are those of its model in this process. Others get frames.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
-from eval.backends.open_media import FrameSampling
+from eval.backends.open_media import VIDEO, FrameSampling, items_of
 from eval.backends.openai_client import JsonServer, ServerError, UnreachableError
-from eval.backends.openai_messages import FRAME_QUALITY, MAX_BYTES, MAX_PIXELS, shown, to_openai
+from eval.backends.openai_messages import FRAME_QUALITY, MAX_BYTES, MAX_PIXELS, payload_bytes, shown, to_openai
 
 logger = logging.getLogger(__name__)
 
 PARALLEL = 32  # requests at once, at most, whatever the batch size
 TIMEOUT = 600.0  # seconds without a byte from the server
 MAX_STOPS = 4  # of OpenAI's protocol; further stop strings are cut here alone
+OURS = "radio-vlm"  # owner of the models that `radio-vlm serve` lists
 CHARACTERS_A_TOKEN, PIXELS_A_TOKEN = 4, 28 * 28  # estimates, for sorting
 
 
@@ -37,20 +40,40 @@ class EndpointBackend(Backend):
         """
         self.server = JsonServer(base_url, api_key, **({"timeout": TIMEOUT, "first_wait": 1.0} | patience))
         self.model = model
-        self.processor = FrameSampling()  # videos are sampled here
+        self._warned, self._warning = False, threading.Lock()
+
+    @cached_property
+    def processor(self) -> FrameSampling:
+        """How videos are sampled that are opened here: as our own server's processor does, for others as by default."""
+        return FrameSampling({name: self._says_of_itself["video"][name] for name in VIDEO} if self._is_ours else VIDEO)
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is `radio-vlm serve`, and says how it samples videos."""
+        says = self._says_of_itself
+        return says.get("owned_by") == OURS and isinstance(says.get("video"), dict) and set(VIDEO) <= set(says["video"])
 
     def encode(self, messages: Messages, sample_id: str) -> Encoded:
-        sent, sizes = to_openai(messages, self.processor.video)
+        kinds = {item["type"] for message in messages for item in items_of(message)}
+        if kinds == {"text"}:  # no need to know the server
+            sent, sizes = to_openai(messages, VIDEO)
+        else:
+            sent, sizes = to_openai(messages, self.processor.video, exact=self._is_ours)
+        if "video" in kinds and not self._is_ours:
+            self._warn_of_frames()
         prompt = shown(sent)
-        nbytes = sum(
-            len(part["image_url"]["url"])
-            for message in sent
-            if not isinstance(message["content"], str)
-            for part in message["content"]
-            if part["type"] == "image_url"
-        )
+        nbytes = payload_bytes(sent)
         tokens = sum(width * height // PIXELS_A_TOKEN for width, height in sizes)
         return Encoded(sent, len(prompt) // CHARACTERS_A_TOKEN + tokens, nbytes + len(prompt), prompt=prompt)
+
+    def _warn_of_frames(self) -> None:
+        with self._warning:
+            warned, self._warned = self._warned, True
+        if not warned:
+            logger.warning(
+                "%s is given the frames of videos as pictures with their times; a model that takes videos as such may "
+                "score lower than it should (only `radio-vlm serve` is sent whole videos)", self.server.base_url,
+            )  # fmt: skip
 
     def generate(self, batch: list[Encoded], decoding: Decoding) -> Batch:
         """A request that the server refuses is a reply with an error: its neighbours have nothing to do with it."""
@@ -82,8 +105,12 @@ class EndpointBackend(Backend):
             "server": self.server.base_url,
             "model": self.model,
             "says_of_itself": (says := self._says_of_itself),
-            "images": f"JPEG and PNG as stored, others as PNG; at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes",
-            "video": {**self.processor.video, "given_as": f"JPEG images (quality {FRAME_QUALITY}) with times"},
+            "images": "JPEG and PNG as stored, others as PNG"
+            + ("" if self._is_ours else f"; at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes"),
+            "video": {
+                **self.processor.video,
+                "given_as": "video" if self._is_ours else f"JPEG images (quality {FRAME_QUALITY}) with times",
+            },
             "chat_template": None,
             "fingerprint": says.get("fingerprint"),
         }

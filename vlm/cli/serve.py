@@ -7,8 +7,10 @@ from pathlib import Path
 HELP = "serve a model over OpenAI's chat protocol"
 DESCRIPTION = (
     "Answers POST /v1/chat/completions (text, images and videos as data URLs; streaming; temperature 0 unless asked\n"
-    "otherwise), GET /v1/models and GET /health. The answers are those of eval/run.py, word for word. It listens on\n"
-    "this machine alone unless --host says otherwise, and asks nobody for a key: open it to trusted networks only."
+    "otherwise), GET /v1/models and GET /health. The answers are those of eval/run.py, word for word. Beside its\n"
+    "video_url a part may say max_frames, fps, start and end (seconds) of a file, or timestamps (seconds) of frames\n"
+    "(data:video/png;base64,FRAME,FRAME,...). It listens on this machine alone unless --host says otherwise, and asks\n"
+    "nobody for a key: open it to trusted networks only."
 )
 EPILOG = """examples:
   radio-vlm serve --model runs/demo/export
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 def open_server(args: argparse.Namespace):
     """The server with its model loaded, listening; `serve_forever` answers. Raises RadioVLMError."""
     from eval.backends import open_backend
+    from eval.backends.endpoint import OURS
+    from eval.backends.open_media import VIDEO
     from eval.backends.opening import ENDPOINT
     from vlm.cli.serve_engine import Engine
     from vlm.cli.serve_http import ModelServer
@@ -75,6 +79,9 @@ def open_server(args: argparse.Namespace):
         server.server_close()
         raise RadioVLMError(str(error)) from error
     name = args.name or (Path(args.model).resolve().name if Path(args.model).is_dir() else args.model)
-    entry = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "radio-vlm"}
-    server.attach(Engine(backend, args.batch_size), entry | {"fingerprint": backend.fingerprint}, args.max_new_tokens)
+    entry = {"id": name, "object": "model", "created": int(time.time()), "owned_by": OURS}
+    entry["fingerprint"] = backend.fingerprint
+    if video := getattr(backend.processor, "video", None):  # what eval/run.py must know to shuffle frames, say
+        entry["video"] = {name: video[name] for name in VIDEO}
+    server.attach(Engine(backend, args.batch_size), entry, args.max_new_tokens)
     return server

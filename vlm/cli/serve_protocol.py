@@ -17,6 +17,9 @@ REFUSED = ("tools", "functions", "logprobs", "logit_bias", "frequency_penalty", 
            "chat_template_kwargs")  # fmt: skip
 MAX_STOPS, MAX_STOP_LENGTH = 16, 256
 MAX_NEW_TOKENS = 32768
+MAX_SECONDS = 1e9
+VIDEO_NUMBERS = {"max_frames": (1, 4096), "fps": (1e-3, 1000), "start": (-MAX_SECONDS, MAX_SECONDS),
+                 "end": (-MAX_SECONDS, MAX_SECONDS)}  # fmt: skip
 
 
 class RequestError(Exception):
@@ -112,9 +115,9 @@ def _sampling(asked: dict) -> dict:
         raise RequestError("media_io_kwargs knows video: num_frames, fps", param="media_io_kwargs")
     found = {}
     if "num_frames" in video:
-        found["max_frames"] = _number(video, "num_frames", 8, 1, 4096, whole=True)
+        found["max_frames"] = _number(video, "num_frames", 8, *VIDEO_NUMBERS["max_frames"], whole=True)
     if "fps" in video:
-        found["fps"] = _number(video, "fps", 2.0, 1e-3, 1000)
+        found["fps"] = _number(video, "fps", 2.0, *VIDEO_NUMBERS["fps"])
     return found
 
 
@@ -144,8 +147,23 @@ def _item(part, where: str, sampling: dict, folder: Path) -> dict:
     if kind == "image_url":
         return {"type": "image", "image": _content(_address(part, kind, where), where)}
     if kind == "video_url":
-        return {"type": "video", **_video(_address(part, kind, where), where, sampling, folder)}
+        return {"type": "video", **_video(_address(part, kind, where), where, sampling, folder), **_own(part, where)}
     raise RequestError(f"{where}: parts are text, image_url and video_url, not {kind!r:.40}", param=where)
+
+
+def _own(part: dict, where: str) -> dict:
+    """What a video's part says of its sampling, beside `video_url`; of frames their times."""
+    found = {
+        name: _number({f"{where}.{name}": part[name]}, f"{where}.{name}", 0, low, high, whole=name == "max_frames")
+        for name, (low, high) in VIDEO_NUMBERS.items()
+        if part.get(name) is not None
+    }
+    times = part.get("timestamps")
+    if times is None:
+        return found
+    if not isinstance(times, list) or not all(isinstance(t, (int, float)) and abs(t) <= MAX_SECONDS for t in times):
+        raise RequestError(f"{where}.timestamps must be a list of seconds, one a frame", param=where)
+    return found | {"timestamps": times}
 
 
 def _address(part: dict, kind: str, where: str) -> str:
@@ -162,9 +180,9 @@ def _address(part: dict, kind: str, where: str) -> str:
 
 
 def _video(url: str, where: str, sampling: dict, folder: Path) -> dict:
-    """A video file, or frames as vLLM takes them: `data:video/jpeg;base64,FRAME,FRAME,...`."""
+    """A video file, or frames as vLLM takes them: `data:video/jpeg;base64,FRAME,FRAME,...`; here also as PNG."""
     head, _, data = url.partition(",")
-    if head.startswith("data:video/jpeg"):
+    if head.startswith(("data:video/jpeg", "data:video/png")):
         return {"video": [_content(f"{head},{frame}", where) for frame in data.split(",")]}
     path = folder / f"{uuid.uuid4().hex}.video"
     path.write_bytes(_content(url, where))

@@ -129,6 +129,35 @@ def test_documents_are_pages_and_videos_frames_with_times(tmp_path):
     assert backend.processor.video == {"max_frames": 8, "fps": 2.0}
 
 
+OURS = {"id": "m", "owned_by": "radio-vlm", "video": {"max_frames": 5, "fps": 1.0}}
+
+
+@pytest.mark.parametrize("entry, whole", [(OURS, True), ({**OURS, "owned_by": "x"}, False), ({"id": "m"}, False)])
+def test_only_our_own_server_gets_whole_videos_and_others_are_warned_of_once(tmp_path, caplog, entry, whole):
+    pytest.importorskip("av", reason="optional package absent")
+    path = write_video(tmp_path / "v.mp4", 8, rate=4)
+    item = {"type": "video", "video": str(path), "max_frames": 2, "start": 0.5}
+    script = Script(lambda body: completion("x"), [entry])
+    replies, _, backend = ask(script, [question("?", item), question("also?", item)])
+    assert not [reply.error for reply in replies if reply.error]
+    warned = [r for r in caplog.records if "is given the frames of videos as pictures" in r.getMessage()]
+    assert len(warned) == (0 if whole else 1)
+    first, *_ = script.bodies[0]["messages"][0]["content"]
+    if not whole:
+        assert first == {"type": "text", "text": "Frame 1 sampled at 0.75 seconds: "}
+        assert backend.processor.video == {"max_frames": 8, "fps": 2.0}
+        return
+    head, content = first["video_url"]["url"].split(",")
+    assert head == "data:video/mp4;base64" and base64.b64decode(content) == path.read_bytes()
+    assert {k: v for k, v in first.items() if k != "video_url"} == {"type": "video_url", "max_frames": 2, "start": 0.5}
+    assert backend.processor.video == OURS["video"] and "<video>" in replies[0].prompt
+
+
+def test_a_question_in_words_needs_no_word_from_the_server():
+    backend = EndpointBackend(f"http://127.0.0.1:{free_port()}/v1", "m", sleep=lambda seconds: pytest.fail("waits"))
+    assert backend.encode(question("?"), "x").prompt == "user: ?"
+
+
 def test_a_busy_server_is_asked_again_and_its_wish_respected():
     answers = iter([(429, {"Retry-After": "7"}, {"error": {"message": "slow"}}), (503, {}, b"<html>"), (200, {}, None)])
     script = Script(lambda body: next(answers, completion("late")))

@@ -20,6 +20,7 @@ from vlm.cli import serve_http
 from vlm.cli.main import main, parse
 from vlm.cli.serve import open_server
 
+FRAMES = {"type": "video_url", "video_url": {"url": "data:video/png;base64,aGVsbG8="}}
 SAME = ("id", "output", "new_tokens", "prompt_tokens", "media_tokens", "stopped", "score", "input_hash", "error")
 
 
@@ -128,6 +129,87 @@ def test_a_document_is_the_same_pages(folder, server, tmp_path):
     assert rows[0] == rows[1] and rows[0]["media_tokens"] > 0
 
 
+@pytest.fixture
+def films(tmp_path):
+    """Questions about video files, whose items ask for more frames than the processor, for fewer, or for a part."""
+    pytest.importorskip("av", reason="optional package absent")
+    records = []
+    for n, own in enumerate(({}, {"max_frames": 12, "fps": 4.0}, {"max_frames": 3}, {"start": 1.0, "end": 2.5})):
+        (tmp_path / "films").mkdir(exist_ok=True)
+        write_video(tmp_path / f"films/{n}.mp4", 40 + 7 * n, rate=10, size=(64, 48 + 16 * n), picture=speckled)
+        asked = record(f"v{n}", question="which? " * (1 + n), answer=str(n))
+        asked["messages"][0]["content"].insert(0, {"type": "video", "video": f"{n}.mp4", **own})
+        records.append(asked)
+    return write_records(tmp_path / "films", records)
+
+
+def speckled(number, height=64, width=64):
+    return np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def both_ways(model, url, data, tmp_path, *words):
+    """Results of the same questions, locally and served."""
+    found = []
+    for name in (str(model), f"openai:{model.name}@{url}"):
+        out = tmp_path / f"{len(found)}.json"
+        asked = ["--model", name, "--data", str(data), "--out", str(out), "--max-new-tokens", "8", "--no-progress"]
+        assert evaluate([*asked, "--device", "cpu", *words]) == 0
+        found.append(json.loads(out.read_text()))
+    return found
+
+
+def compared(results):
+    return [{key: row[key] for key in ("control", *SAME)} for row in results["samples"]]
+
+
+@pytest.mark.parametrize("words", [(), ("--max-frames", "5", "--fps", "3")])
+def test_videos_and_their_shuffled_frames_are_the_same(folder, server, films, tmp_path, caplog, words):
+    """The server samples whole files as the items, the options and its own processor say."""
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    ours, theirs = both_ways(folder / "model", url, films, tmp_path, *words)
+    assert compared(ours) == compared(theirs) and ours["tasks"] == theirs["tasks"]
+    plain, shuffled = ([r for r in theirs["samples"] if r["control"] == c] for c in (None, "frames_shuffled"))
+    assert len(plain) == len(shuffled) == 4 and not [row["error"] for row in theirs["samples"] if row["error"]]
+    assert len({row["output"] for row in plain}) > 2, "answers that differ, or nothing is shown"
+    assert [row["output"] for row in plain] != [row["output"] for row in shuffled]
+    assert [row["media_tokens"] for row in plain] == [row["media_tokens"] for row in shuffled]
+    assert len({row["media_tokens"] for row in plain}) > 1, "the items' own numbers of frames"
+    assert "frames of videos as pictures" not in caplog.text
+    about = theirs["provenance"]["model"]["video"]
+    assert about["given_as"] == "video" and about["max_frames"] == ours["provenance"]["model"]["video"]["max_frames"]
+
+
+def test_videos_too_large_to_send_are_frames_of_one_video(folder, server, films, tmp_path, monkeypatch):
+    from eval.backends import openai_messages
+
+    monkeypatch.setattr(openai_messages, "MAX_VIDEO_BYTES", 100)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    ours, theirs = both_ways(folder / "model", url, films, tmp_path, "--no-controls")
+    assert compared(ours) == compared(theirs) and not [row["error"] for row in theirs["samples"] if row["error"]]
+
+
+def test_pictures_beyond_the_bounds_of_strangers_are_the_same(folder, server, tmp_path, monkeypatch):
+    from eval.backends import openai_messages
+
+    monkeypatch.setattr(openai_messages, "MAX_PIXELS", 500)
+    monkeypatch.setattr(openai_messages, "MAX_BYTES", 500)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    ours, theirs = both_ways(folder / "model", url, folder / "data", tmp_path, "--no-controls")
+    assert compared(ours) == compared(theirs)
+
+
+def test_videos_of_a_peer_are_the_same(films, tmp_path):
+    from tests.helpers.tiny_peers import tiny_llava
+
+    for part in tiny_llava():
+        part.save_pretrained(tmp_path / "llava")
+    with serving("--model", tmp_path / "llava") as server:
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        ours, theirs = both_ways(tmp_path / "llava", url, films, tmp_path)
+    assert compared(ours) == compared(theirs) and len(ours["samples"]) == 8
+    assert not [row["error"] for row in theirs["samples"] if row["error"]]
+
+
 def test_the_form_of_an_answer(server):
     answer = chat(server, temperature=0, n=1, model="model")
     assert answer["object"] == "chat.completion" and answer["model"] == "model" and answer["id"].startswith("chatcmpl-")
@@ -143,6 +225,7 @@ def test_models_and_health(server):
     status, _, listed = call(server, "GET", "/v1/models")
     (entry,) = json.loads(listed)["data"]
     assert status == 200 and entry["id"] == "model" and len(entry["fingerprint"]) == 64
+    assert entry["owned_by"] == "radio-vlm" and set(entry["video"]) == {"max_frames", "fps"}
     assert json.loads(call(server, "GET", "/v1/models/model")[2]) == entry
     assert call(server, "GET", "/v1/nothing")[0] == 404
     assert call(server, "GET", "/v1/chat/completions")[0] == 405
@@ -208,6 +291,12 @@ def test_pictures_frames_and_video_files(folder, server, tmp_path):
     assert two == 2 * one > 0
     shots = {"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(frames)}}
     assert chat(server, [shots])["usage"]["prompt_tokens_details"]["media_tokens"] > 0
+    for own in ({"max_frames": 1}, {"fps": 0.5}, {"start": 0.5, "end": 1.0}):  # a part's own word is the last
+        asked = [{**video[0], **own}, video[1]]
+        found = chat(server, asked, media_io_kwargs={"video": {"num_frames": 2, "fps": 2.0}})
+        assert found["usage"]["prompt_tokens_details"]["media_tokens"] == one
+    timed = chat(server, [{**shots, "timestamps": [0, 0.5, 60.25]}])["usage"]
+    assert timed["prompt_tokens"] > chat(server, [shots])["usage"]["prompt_tokens"], "the times are words"
     shown = [picture(data_url(folder / "data/0.png")), {"type": "text", "text": "?"}]
     assert chat(server, shown)["usage"]["prompt_tokens_details"]["media_tokens"] > 0
     assert chat(server, shown)["choices"] == chat(server, shown)["choices"]
@@ -222,6 +311,16 @@ def test_pictures_frames_and_video_files(folder, server, tmp_path):
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "the last message must be the user's"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "image": "/etc/passwd"}]}]}, 400,
          "parts are text, image_url and video_url, not 'image'"),
+        *(
+            ({"messages": [{"role": "user", "content": [{**FRAMES, **own}]}]}, 400, words)
+            for own, words in (
+                ({"fps": "many"}, "messages[0].content[0].fps must be a number"),
+                ({"max_frames": 1.5}, "messages[0].content[0].max_frames must be a whole number"),
+                ({"timestamps": ["now"]}, "timestamps must be a list of seconds"),
+                ({"timestamps": [1.0, 2.0]}, "2 timestamps for 1 frames"),
+                ({"start": 1.0}, "start: only for video files"),
+            )
+        ),
         ({"model": "other"}, 404, "no model 'other' here; there is 'model'"),
         ({"max_tokens": 0}, 400, "max_tokens must be a whole number from 1"),
         ({"max_tokens": 2.5}, 400, "max_tokens must be a whole number"),
