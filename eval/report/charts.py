@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 Point = tuple[float, float]
+SHAPES = {"frames_shuffled": "square", "expert_withheld": "diamond", "expert_wrong": "cross"}
+"""How a control is drawn; the others, images exchanged above all, are circles."""
 
 
 def _n(value: float) -> str:
@@ -128,6 +130,26 @@ def _count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
+@dataclass(frozen=True)
+class Ring:
+    """The figure under a control, as a hollow mark; `words` are shown where the pointer rests."""
+
+    words: str
+    value: float | None
+    shape: str = ""
+
+
+def ring_mark(ring: Ring, x: float, y: float) -> str:
+    """A control's mark at its place."""
+    paint = f'fill="var(--paper)" stroke="var(--control)" stroke-width="2"><title>{escape(ring.words)}</title>'
+    if ring.shape == "cross":
+        return f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" {paint}</path>'
+    if ring.shape:
+        turned = f' transform="rotate(45 {x:.1f} {y:.1f})"' if ring.shape == "diamond" else ""
+        return f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"{turned} {paint}</rect>'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {paint}</circle>'
+
+
 @dataclass
 class Dumbbell:
     """One line of `dumbbells`: a score and the scores with the evidence taken away."""
@@ -135,7 +157,7 @@ class Dumbbell:
     label: str
     group: str
     score: float | None
-    controls: dict[str, float | None]
+    controls: Sequence[Ring]
     n: int | None = None
 
 
@@ -155,15 +177,11 @@ def dumbbells(rows: Sequence[Dumbbell], width: float = 1016) -> str:
             body.append(text(0, y + 18, group, style="fill:var(--ink);font-weight:600"))
         middle = y + 14
         body.append(text(left - 20, middle + 4, row.label, "end"))
-        known = [v for v in (row.score, *row.controls.values()) if v is not None]
+        known = [v for v in (row.score, *(ring.value for ring in row.controls)) if v is not None]
         body.append(line(left, middle, width - right, middle, "var(--line)"))
         if known:
             body.append(line(x_of(min(known)), middle, x_of(max(known)), middle, "var(--faint)", 'stroke-width="1.5"'))
-        for name, value in row.controls.items():
-            if value is not None:
-                body.append(f'<circle cx="{_n(x_of(value))}" cy="{_n(middle)}" r="5" fill="var(--paper)" '
-                            f'stroke="var(--control)" stroke-width="2"><title>{escape(name)} {value:.3f}</title>'
-                            '</circle>')  # fmt: skip
+        body += [ring_mark(ring, x_of(ring.value), middle) for ring in row.controls if ring.value is not None]
         if row.score is not None:
             body.append(f'<circle cx="{_n(x_of(row.score))}" cy="{_n(middle)}" r="6" fill="var(--accent)">'
                         f"<title>{row.score:.3f}</title></circle>")  # fmt: skip

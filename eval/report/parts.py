@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from eval.report.charts import SHAPES
 from eval.report.style import STYLE
+from eval.table import label
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 FAINT_GAP = '<div class="gap"></div>'
@@ -68,6 +70,11 @@ def facts(items: dict[str, Any]) -> str:
 def legend(*entries: tuple[str, str]) -> str:
     """(class of the mark, words) pairs."""
     return '<div class="legend">' + "".join(f'<span><i class="{c}"></i>{w}</span>' for c, w in entries) + "</div>"
+
+
+def control_marks(controls: Iterable[str]) -> list[tuple[str, str]]:
+    """Entries of a legend for controls, each in the shape in which plots draw it."""
+    return [(f"hollow {SHAPES.get(name, '')}".strip(), escape(label(name))) for name in controls]
 
 
 def fold(title: str, body: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass, replace
 
-from eval.report.charts import line, svg, text, ticks
+from eval.report.charts import Ring, line, ring_mark, svg, text, ticks
 
 COLOURS = 5
+LETTER = 6.8  # pixels, on average; a little more than most fonts need
+LONGEST = 60
 
 
 def colour(place: int) -> str:
@@ -19,13 +20,15 @@ def colour(place: int) -> str:
 
 @dataclass(frozen=True)
 class Whisker:
-    """One figure: its value, the ends of its 95 % interval if there is one, controls as rings. None: not defined."""
+    """One figure: its value, the ends of its 95 % interval if there is one, its controls. None: not defined."""
 
     label: str
     value: float | None
     interval: tuple[float, float] | None = None
-    rings: dict[str, float | None] = field(default_factory=dict)
+    rings: Sequence[Ring] = ()
     series: int = 0
+    lower: bool = False
+    """Lower is better: drawn as a triangle that points down, so that 1.0 does not look like a perfect score."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,44 @@ class Layout:
     letters: int
     """Of a group's title, at most."""
     above: bool = False
+    lines: int = 1
+    """Of words above a row: 2 where name and value do not fit beside each other."""
 
     @property
     def inner(self) -> float:
         return self.width - self.left - self.right
 
+    def fitted(self, names: Sequence[str]) -> Layout:
+        """The layout with room for the longest name: a wider drawing, or a line of its own for the values."""
+        longest = min(max(map(len, names), default=0), LONGEST) * LETTER
+        if self.above:
+            return replace(self, lines=2) if longest > self.width - VALUE else self
+        more = max(0.0, longest + 16 - self.left)
+        return replace(self, left=self.left + more, width=self.width + more)
+
+    @property
+    def step(self) -> float:
+        """From one row to the next."""
+        return self.row_height + 15 * (self.lines - 1)
+
     def words(self, y: float, name: str, value: str) -> list[str]:
         """Name and value of the row that starts at `y`."""
+        name = _cut(name, LONGEST)
         if self.above:
-            return [text(0, y + 13, _cut(name, 26)), text(self.width, y + 13, value, "end", "fill:var(--ink)")]
+            below = y + 13 + 15 * (self.lines - 1)
+            return [text(0, y + 13, name), text(self.width, below, value, "end", "fill:var(--ink)")]
         middle = y + self.row_height / 2 + 4
-        return [
-            text(self.left - 16, middle, _cut(name, 26), "end"),
-            text(self.width, middle, value, "end", "fill:var(--ink)"),
-        ]
+        return [text(self.left - 16, middle, name, "end"), text(self.width, middle, value, "end", "fill:var(--ink)")]
 
     def middle(self, y: float) -> float:
         """Of the row's dots and bars."""
-        return y + (26 if self.above else self.row_height / 2)
+        return y + (26 + 15 * (self.lines - 1) if self.above else self.row_height / 2)
 
     def title(self, y: float, words: str) -> str:
         return text(0, y + 17, _cut(words, self.letters), style="fill:var(--ink);font-weight:600")
 
 
+VALUE = 150.0  # pixels of `0.913 [0.890, 0.950]`
 WIDE = Layout(700, 190, 164, 25, 90)
 NARROW = Layout(360, 6, 6, 38, 48, above=True)
 
@@ -81,7 +99,9 @@ def whiskers(
         name: read to people who do not see the drawing.
         signed: values are differences: written with their sign, around a zero line.
     """
-    everything = [v for _, rows in groups for w in rows for v in (w.value, *(w.interval or ()), *w.rings.values())]
+    layout = layout.fitted([w.label for _, rows in groups for w in rows])
+    shown = [(w.value, *(w.interval or ()), *(ring.value for ring in w.rings)) for _, rows in groups for w in rows]
+    everything = [value for values in shown for value in values]
     known = [v for v in everything if v is not None]
     low, high = min([low, *known]), max([high, *known])
 
@@ -97,7 +117,7 @@ def whiskers(
             y += 25
         for row in rows:
             body += _row(row, y, x_of, layout, signed)
-            y += layout.row_height
+            y += layout.step
     step = ticks(high - low, 5)[1]
     axis = []
     for tick in (step * place for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)):
@@ -109,25 +129,25 @@ def whiskers(
 
 
 def _row(row: Whisker, y: float, x_of, layout: Layout, signed: bool) -> list[str]:
-    ink, middle = colour(row.series), layout.middle(y)
+    ink, middle = "var(--wrong)" if row.lower else colour(row.series), layout.middle(y)
     form = "+.3f" if signed else ".3f"
     words = "–" if row.value is None else f"{row.value:{form}}"
     if row.interval:
         words += f" [{row.interval[0]:{form}}, {row.interval[1]:{form}}]"
     parts = [*layout.words(y, row.label, words)]
     parts.append(line(layout.left, middle, layout.left + layout.inner, middle, "var(--line)"))
-    for control, value in row.rings.items():
-        if value is not None:
-            parts.append(f'<circle cx="{x_of(value):.1f}" cy="{middle:.1f}" r="4.5" fill="var(--paper)" '
-                         f'stroke="var(--control)" stroke-width="2"><title>{escape(control)} {value:.3f}</title>'
-                         "</circle>")  # fmt: skip
+    parts += [ring_mark(ring, x_of(ring.value), middle) for ring in row.rings if ring.value is not None]
     if row.interval:
         ends = [x_of(end) for end in row.interval]
         parts.append(line(ends[0], middle, ends[1], middle, ink, 'stroke-width="2.5" stroke-opacity=".55"'))
         parts += [line(x, middle - 4.5, x, middle + 4.5, ink, 'stroke-width="1.5"') for x in ends]
     if row.value is not None:
-        dot = f'<circle cx="{x_of(row.value):.1f}" cy="{middle:.1f}" r="4.5" fill="{ink}">'
-        parts.append(f"{dot}<title>{words}</title></circle>")
+        x, title = x_of(row.value), f"<title>{words}</title>"
+        if row.lower:
+            corners = f"{x - 5.5:.1f},{middle - 4.5:.1f} {x + 5.5:.1f},{middle - 4.5:.1f} {x:.1f},{middle + 5:.1f}"
+            parts.append(f'<polygon points="{corners}" fill="{ink}">{title}</polygon>')
+        else:
+            parts.append(f'<circle cx="{x:.1f}" cy="{middle:.1f}" r="4.5" fill="{ink}">{title}</circle>')
     return parts
 
 
@@ -167,8 +187,9 @@ class Spent:
 def spent_bars(rows: Sequence[Spent], layout: Layout = WIDE) -> str:
     """Where the seconds of a question go, one bar a row: encoding, prefill, decode."""
     longest = max((sum(seconds for _, seconds, _ in _phases(row)) for row in rows), default=0.0) or 1.0
-    scale = layout.inner / longest
     top, parts, group = 24.0, [], None
+    layout = layout.fitted([row.label for row in rows])
+    scale = layout.inner / longest
     y = top
     for row in rows:
         if row.group != group:
@@ -186,7 +207,7 @@ def spent_bars(rows: Sequence[Spent], layout: Layout = WIDE) -> str:
             parts.append(f'<rect x="{at:.1f}" y="{layout.middle(y) - 6:.1f}" width="{max(span - 1, 0.3):.1f}" '
                          f'height="12" rx="2" fill="{ink}">{title}</rect>')  # fmt: skip
             at += span
-        y += layout.row_height
+        y += layout.step
     axis = []
     for tick in ticks(longest, 4):
         x = layout.left + tick * scale

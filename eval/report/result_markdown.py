@@ -32,7 +32,7 @@ def _part(title: str, table: tables.Table) -> str:
     if not table.rows:
         return ""
     rows = [
-        [f"{cells[0]} ({cells[1]})", *[""] * (len(table.head) - 1)] if kind == "task" else
+        [f"{cells[0]} ({cells[1]})" if cells[1] else cells[0], *[""] * (len(table.head) - 1)] if kind == "task" else
         [("– " if kind == "control-row" else "") + cells[0], *cells[1:]]
         for kind, cells in zip(table.kinds, table.rows)
     ]  # fmt: skip

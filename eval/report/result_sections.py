@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 
 from eval.report import result_tables as tables
-from eval.report.charts import ticks
-from eval.report.parts import FAINT_GAP, facts, fold, legend, section, table, two_sizes
+from eval.report.charts import SHAPES, Ring, ticks
+from eval.report.parts import FAINT_GAP, control_marks, facts, fold, legend, section, table, two_sizes
 from eval.report.result_charts import COLOURS, NARROW, WIDE, Spent, Whisker, histogram, spent_bars, whiskers
 from eval.report.result_provenance import run_facts, task_facts
 from eval.report.samples import card, choose
 from eval.results_file import Result
-from eval.table import label, scalar_figures
+from eval.table import LOWER_IS_BETTER, control_text, label, scalar_figures
 
 CARDS = 24
 LEAST_CARDS = 3
@@ -33,6 +33,8 @@ def header(results: Sequence[Result]) -> str:
     title = f"{', '.join(most)} and {last}" if most else last
     words = f"{len(keys)} task{'s' * (len(keys) != 1)}, {asked} answers"
     words += f", of which {failed} failed and count as wrong" if failed else ", none failed"
+    unscored = sum(bool(row.get("unscored")) for result in results for key in keys for row in result.asked(key))
+    words += f", {unscored} not scored" if unscored else ""
     words += f". Asked without pictures and videos: {', '.join(blind)}" if blind else ""
     return (
         f'<header><p class="overline">radio-vlm, evaluation</p><h1>{escape(title)}</h1>'
@@ -55,9 +57,13 @@ def headline(results: Sequence[Result]) -> str:
     marks: list[tuple[str, str]] = []
     if len(results) > 1:
         marks = [(f"s{place % COLOURS + 1}", escape(result.label)) for place, result in enumerate(results)]
-    if any(figures.get("controls") for result in results for figures in result.tasks.values()):
-        controls = "headline with the evidence exchanged, shuffled, withheld or wrong"
-        marks = [*(marks or [("", "as asked")]), ("hollow", controls)]
+    all_figures = [figures for result in results for figures in result.tasks.values()]
+    controls = dict.fromkeys(name for figures in all_figures for name in figures.get("controls") or {})
+    if controls:
+        marks = marks or [("", "as asked")]
+        marks += control_marks(controls)
+    if len(results) == 1 and any(name in figures for figures in all_figures for name in LOWER_IS_BETTER):
+        marks = [*(marks or [("", "higher is better")]), ("lower", "lower is better")]
     return section("Figures", _INTERVALS, drawings + (legend(*marks) if marks else ""))
 
 
@@ -83,8 +89,10 @@ def _groups(results: Sequence[Result], task: str) -> list[tuple[str, list[Whiske
 
 def _whisker(result: Result, task: str, figure: str, name: str, series: int, rings: bool) -> Whisker:
     figures = result.tasks[task]
-    controls = {label(k): v for k, v in (figures.get("controls") or {}).items()} if rings else {}
-    return Whisker(name, figures.get(figure), tables.interval_of(result, task, figure), controls, series)
+    found = (figures.get("controls") or {}) if rings else {}
+    controls = [Ring(f"{label(k)} {control_text(figures, k)}", v, SHAPES.get(k, "")) for k, v in found.items()]
+    interval = tables.interval_of(result, task, figure)
+    return Whisker(name, figures.get(figure), interval, controls, series, figure in LOWER_IS_BETTER)
 
 
 def figures(results: Sequence[Result]) -> str:
@@ -211,8 +219,9 @@ def _html(data: tables.Table, plain: bool = False) -> str:
 
 
 def _cell(text: str) -> str:
-    """`0.913 [0.89–0.93]` with the interval in small."""
-    value, bracket, rest = text.partition(" [")
-    return (
-        f"{escape(value)}<small>{escape(rest.rstrip(']'))}</small>" if bracket and rest.endswith("]") else escape(text)
-    )
+    """`0.913 [0.89–0.93]` with the interval in small, and so is the note on a control."""
+    for opening, closing in ((" [", "]"), (" (", " questions)")):
+        value, bracket, rest = text.partition(opening)
+        if bracket and rest.endswith(closing):
+            return f"{escape(value)}<small>{escape(rest[:-1])}</small>"
+    return escape(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.results_file import Result, Row
 from eval.speed import Speed, speed_of
-from eval.table import figure_text, label, scalar_figures
+from eval.table import control_names, control_text, figure_text, kind_label, label, of_kind, scalar_figures
 
 MULTIPLE_CHOICE = "mcq_accuracy"
 NAMED = 8
@@ -48,9 +48,8 @@ def figures_table(results: Sequence[Result]) -> Table:
         for name in _names(results, task, scalar_figures):
             cells = [_figure(result, task, name) for result in results]
             table.add("figure", label(name), *cells)
-        for name in _names(results, task, lambda figures: figures.get("controls") or {}):
-            values = [(result.tasks.get(task, {}).get("controls") or {}).get(name) for result in results]
-            table.add("control-row", label(name), *(figure_text(value) for value in values))
+        for name in _names(results, task, control_names):
+            table.add("control-row", label(name), *(control_text(r.tasks.get(task, {}), name) for r in results))
     return table
 
 
@@ -58,8 +57,11 @@ def asked_words(results: Sequence[Result], task: str) -> str:
     """`200 questions`, or how many of each model where they differ."""
     asked = [r.tasks[task].get("questions", r.tasks[task].get("n", 0)) for r in results if task in r.tasks]
     words = " / ".join(str(number) for number in dict.fromkeys(asked)) + " questions"
-    counted = {r.tasks[task]["n"] for r in results if "questions" in r.tasks.get(task, {})}
-    return f"{words}, headline over {' / '.join(map(str, sorted(counted)))}" if counted else words
+    narrower = [r.tasks[task] for r in results if "questions" in r.tasks.get(task, {})]
+    if not narrower:
+        return words
+    counted = " / ".join(map(str, sorted({figures["n"] for figures in narrower})))
+    return f"{words}, headline over {counted}{of_kind(narrower[0])}"
 
 
 def _names(results: Sequence[Result], task: str, of) -> list[str]:
@@ -87,7 +89,7 @@ def kinds_table(results: Sequence[Result]) -> Table:
         for kind in kinds:
             found = [(result.tasks.get(task, {}).get("kinds") or {}).get(kind) for result in results]
             number = " / ".join(dict.fromkeys(str(of.get("n", "?")) for of in found if of))
-            table.add("kind", label(kind), number, *(_kind_cell(of, shown, controls) for of in found))
+            table.add("kind", kind_label(kind, kinds), number, *(_kind_cell(of, shown, controls) for of in found))
     return table
 
 

@@ -86,8 +86,9 @@ def card(
         f"<div>{escape(label(other['control']))} → {_reply(other)}</div>"
         for other in sorted(controls, key=lambda row: row["control"])
     )
-    about = note or escape(label(row["kind"]))
-    where = f"<span>{escape(label(row['task']))}, {about}</span><span>{escape(row['id'])}</span>"
+    about = note or ("" if row["kind"] == "all" else escape(label(row["kind"])))
+    task = escape(label(row["task"])) + (f", {about}" if about else "")
+    where = f"<span>{task}</span><span>{escape(row['id'])}</span>"
     return (
         f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
         f'<div class="asked">{escape(_short(row["question"], 240))}</div>{said}'

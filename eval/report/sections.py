@@ -9,10 +9,21 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from eval.report.charts import Band, Dumbbell, dumbbells, loss_bands
-from eval.report.parts import in_words, legend, millions, minutes, plot, score, section, stage_head, table
+from eval.report.charts import SHAPES, Band, Dumbbell, Ring, dumbbells, loss_bands
+from eval.report.parts import (
+    control_marks,
+    in_words,
+    legend,
+    millions,
+    minutes,
+    plot,
+    score,
+    section,
+    stage_head,
+    table,
+)
 from eval.report.run_files import Run
-from eval.table import label, lines_of
+from eval.table import control_names, control_note, kind_label, label, lines_of
 
 AS_ASKED = {"documents": "as asked", "videos": "direction of motion", "medical": "with the expert on call"}
 
@@ -66,7 +77,9 @@ def _heads(run: Run) -> str:
     for task, figures in _newest(run).items():
         name, value = next(((n, v) for n, role, v in lines_of(figures) if role == "figure"), ("", None))
         bars = [_bar(AS_ASKED.get(task, "as asked"), value, "")]
-        bars += [_bar(label(control), v, "control-bar") for control, v in figures.get("controls", {}).items()]
+        for control in control_names(figures):
+            words = ", ".join(filter(None, (label(control), control_note(figures, control))))
+            bars.append(_bar(words, figures.get("controls", {}).get(control), "control-bar"))
         panels.append(
             f'<div class="head"><div class="name">{escape(label(task))}</div>'
             f'<div class="big">{score(value, 2)}</div>'
@@ -85,19 +98,24 @@ def _bar(name: str, value: float | None, kind: str) -> str:
 
 def looking(run: Run) -> str:
     """Kind by kind: the score, and what is left of it without the evidence."""
-    rows = []
+    rows, used = [], {}
     for task, figures in _newest(run).items():
-        for kind, of_kind in figures.get("kinds", {}).items():
+        kinds = figures.get("kinds", {})
+        for kind, of_kind in kinds.items():
             names = [name for name in of_kind if name != "n"]
             if names:
-                controls = {label(name): of_kind[name] for name in names[1:]}
-                rows.append(Dumbbell(label(kind), label(task), of_kind[names[0]], controls))
+                controls = [
+                    Ring(f"{label(name)} {score(of_kind[name])}", of_kind[name], SHAPES.get(name, ""))
+                    for name in names[1:]
+                ]
+                used |= dict.fromkeys(names[1:])
+                rows.append(Dumbbell(kind_label(kind, kinds), label(task), of_kind[names[0]], controls))
     lede = (
         "A model that looks falls to chance when the picture is another one, the frames are out of order or the expert "
         "reports on another patient. One that guesses keeps its score. The distance between the marks is what looking "
         "is worth; where no expert is wanted, the marks should meet."
     )
-    marks = legend(("", "as asked"), ("hollow", "with the evidence exchanged, shuffled, withheld or wrong"))
+    marks = legend(("", "as asked"), *control_marks(used))
     return section("Does it look?", lede, plot(dumbbells(rows)) + marks if rows else "")
 
 
@@ -129,10 +147,11 @@ def _cells(figures: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
         if role in ("figure", "control"):
             yield (role, name), score(value)
     controls = list(figures.get("controls", {}))
-    for kind, of_kind in figures.get("kinds", {}).items():
+    kinds = figures.get("kinds", {})
+    for kind, of_kind in kinds.items():
         first = next((name for name in of_kind if name != "n" and name not in controls), None)
         beside = "".join(f"<s>{score(of_kind.get(name), 2)}</s>" for name in controls)
-        yield ("kind", label(kind)), f"{score(of_kind.get(first)) if first else '–'}{beside}"
+        yield ("kind", kind_label(kind, kinds)), f"{score(of_kind.get(first)) if first else '–'}{beside}"
 
 
 def losses(run: Run) -> str:

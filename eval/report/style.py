@@ -114,6 +114,12 @@ figure { margin: 0; }
 .legend i.s4 { background: var(--s4); } .legend i.s5 { background: var(--s5); }
 .legend i.grey { background: var(--faint); }
 .legend i.hollow { background: none; border: 2px solid var(--control); } .legend i.faded { opacity: .3; }
+.legend i.square { border-radius: 0; } .legend i.diamond { border-radius: 0; transform: rotate(45deg); width: 9px;
+  height: 9px; }
+.legend i.cross { border: 0; border-radius: 0; background:
+  linear-gradient(45deg, transparent 42%, var(--control) 42% 58%, transparent 58%),
+  linear-gradient(-45deg, transparent 42%, var(--control) 42% 58%, transparent 58%); }
+.legend i.lower { border-radius: 0; background: var(--wrong); clip-path: polygon(0 0, 100% 0, 50% 100%); }
 details { border-top: 1px solid var(--line); padding: 10px 0; }
 details:last-of-type { border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; font-size: 14.5px; } details > *:not(summary) { margin-top: 12px; }

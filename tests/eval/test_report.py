@@ -9,7 +9,7 @@ from PIL import Image
 
 from encoders.presets import VISION_PRESETS
 from eval.report.build import build, main
-from eval.report.charts import Band, Dumbbell, dumbbells, loss_bands, smooth, ticks
+from eval.report.charts import Band, Dumbbell, Ring, dumbbells, loss_bands, smooth, ticks
 from eval.report.feature_maps import encode, fit_basis, to_image
 from eval.report.pictures import columns_for, data_uri, overlay
 from eval.report.run_files import read_run
@@ -140,7 +140,7 @@ def test_features_come_from_the_checkpoint(run_folder):
 def test_charts_hold_their_data_and_survive_odd_input():
     drawing = loss_bands([Band("1 a", [(1, 2.0), (2, 1.0)], 3.0, 2.0, 1.0), Band("2 b", [(1, 1.0)]), Band("3 c", [])])
     assert "1 a" in drawing and "2 steps, 3 s" in drawing and "nan" not in drawing
-    assert "0.50" in dumbbells([Dumbbell("k", "g", 0.5, {"c": None}), Dumbbell("k", "g", None, {})])
+    assert "0.50" in dumbbells([Dumbbell("k", "g", 0.5, [Ring("c", None)]), Dumbbell("k", "g", None, [])])
     assert [y for _, y in smooth([(0, 1.0), (1, 1.0), (2, 1.0)], 2)] == [1.0, 1.0, 1.0]
     assert ticks(4.2) == [0, 1, 2, 3, 4] and ticks(0.3)[-1] == pytest.approx(0.3)
 

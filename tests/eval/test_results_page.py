@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from eval.report.charts import Ring
 from eval.report.result_charts import NARROW, Whisker, histogram, whiskers
 from eval.report.result_tables import answers_table, reasons, unreadable
 from eval.report.results_page import main
@@ -171,7 +172,11 @@ def test_names_of_models():
 
 
 def test_whiskers_hold_their_values_and_survive_odd_ones():
-    rows = [Whisker("a", 0.5, (0.4, 0.6), {"c": 0.1, "d": None}), Whisker("b", None), Whisker("c", 1.3, (1.0, 1.5))]
+    rows = [
+        Whisker("a", 0.5, (0.4, 0.6), [Ring("c 0.100", 0.1), Ring("d", None)]),
+        Whisker("b", None),
+        Whisker("c", 1.3, (1.0, 1.5)),
+    ]
     for drawing in (whiskers([("g", rows)]), whiskers([("g", rows)], layout=NARROW)):
         assert "0.500 [0.400, 0.600]" in drawing and "c 0.100" in drawing and "nan" not in drawing
     dots = [float(x) for x in re.findall(r'cx="([\d.]+)" cy="[\d.]+" r="4.5" fill="var\(--s1\)"', drawing)]
@@ -210,3 +215,51 @@ def test_gold_stands_where_an_answer_is_not_fully_right():
     assert both.count("gold: <b>yes</b>") == 1 and "instead of" not in both
     assert both.index("one") < both.index("✓") < both.index("two") < both.index("✗") < both.index("gold:")
     assert "0.50" in card(row("a", 0.5), ()) and "not scored" in card(row("a", None), ())
+
+
+def test_marks_tell_controls_and_directions_apart(tmp_path):
+    options = {"options": ["red", "blue"]}
+
+    def choice(name, score, **changes):
+        scores = {"mcq_accuracy": score, "mcq_accuracy.lmms_eval.extract_mcq_answer": score}
+        return row(name, score, task="ai2d", output="A", scoring=options, scores=scores, **changes)
+
+    rows = [choice(f"s{i}", i % 2) for i in range(6)]
+    rows += [choice(f"s{i}", 0.0, control=c) for i in range(3) for c in ("images_exchanged", "frames_shuffled")]
+    rows += [choice(f"s{i}", 0.0, control=c) for i in range(6) for c in ("expert_withheld", "expert_wrong")]
+    rows.append(row("open", None, unscored="needs a judge"))
+    html, words = page_of(tmp_path, write(tmp_path / "a.json", rows, about={"task": "ai2d"}))
+    checked(html)
+    figures = html.split("<h2>Figures</h2>")[1].split("<h2>All figures</h2>")[0]
+    for name, shape in (
+        ("images exchanged", "hollow"), ("frames shuffled", "hollow square"), ("expert withheld", "hollow diamond"),
+        ("expert wrong", "hollow cross"),
+    ):  # fmt: skip
+        assert f'<i class="{shape}"></i>{name}' in figures
+    assert "multiple choice, rule lmms_eval.extract_mcq_answer" in figures, "not cut"
+    assert "unreadable rate, lower is better" in figures and '<i class="lower"></i>lower is better' in figures
+    assert figures.count("<polygon") == 2 and "frames shuffled 0.000 (0.333 unshuffled, 3 of 6 questions)" in figures
+    assert "0.000<small>0.333 unshuffled, 3 of 6 questions</small>" in html
+    assert "0.000 (0.333 unshuffled, 3 of 6 questions)" in words
+    assert "7 answers, none failed, 1 not scored." in html
+
+
+def test_rows_have_room_for_their_names():
+    long = "multiple choice, rule lmms_eval.extract_mcq_answer"
+    [left] = re.findall(rf'<text x="([\d.]+)" [^>]*>{long}', whiskers([("", [Whisker(long, 0.5)])]))
+    assert float(left) >= 6.5 * len(long), "the name ends there and begins within the drawing"
+    narrow = whiskers([("", [Whisker(long, 0.5)])], layout=NARROW)
+    name, value = (re.search(rf'y="([\d.]+)"[^>]*>{words}<', narrow)[1] for words in (long, "0.500"))
+    assert float(value) - float(name) == 15, "on a telephone the value stands below"
+
+
+def test_kinds_without_a_name_and_headlines_over_some_are_named(tmp_path):
+    rows = [row("a", 1.0), row("b", 0.0), row("c", 0.0, kind="receipt")]
+    html, words = page_of(tmp_path, write(tmp_path / "a.json", rows))
+    assert "| without kind | 2 |" in words and ">without kind<" in html and "mine, receipt" in html
+    assert "mine ()" not in words and "mine, all" not in html
+    rows = [
+        row(f"v{i}", 1.0, task="videos", scores={"accuracy": 1.0}, kind=k) for i, k in enumerate(["direction", "n"])
+    ]
+    html, words = page_of(tmp_path, write(tmp_path / "b.json", rows, about={"task": "synthetic_videos"}))
+    assert "videos (2 questions, headline over 1 of kind direction)" in words
