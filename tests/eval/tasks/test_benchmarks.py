@@ -93,7 +93,8 @@ def test_pictures_are_written_once_and_nothing_else(tmp_path):
 
 
 def test_an_unknown_benchmark_lists_the_known_ones(tmp_path):
-    with pytest.raises(UnknownNameError, match="unknown task 'docvqq'; known: .*ai2d.*docvqa, docvqa_test.*textvqa"):
+    known = r"unknown task 'docvqq' \(did you mean docvqa\?\); known: .*ai2d.*docvqa, docvqa_test.*textvqa"
+    with pytest.raises(UnknownNameError, match=known):
         job_for_task("docvqq", DataPlaces(tmp_path))
 
 
