@@ -37,12 +37,15 @@ def main(argv: list[str] | None = None) -> int:
 
     from eval.comparison import compare
     from eval.comparison_text import render_markdown, render_text
+    from eval.page_path import checked_page_path
     from eval.report.compare_page import compare_page
     from eval.results_file import read_several
 
     try:
         if args.first < 0:
             raise ValueError(f"--first must not be negative, not {args.first}")
+        if args.out:
+            checked_page_path(args.out, [args.a, args.b])
         comparison = compare(*read_several([args.a, args.b]), args.metric)
         text = (render_markdown if args.markdown else render_text)(comparison, args.first)
         if args.out:

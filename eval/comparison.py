@@ -184,7 +184,7 @@ def _differences_of_tasks(a: Result, b: Result, key: str, rows_a: dict[str, Row]
     shared = [(rows_a[name], rows_b[name]) for name in rows_a if name in rows_b]
     blind = a.provenance.get("blind") != b.provenance.get("blind")  # said once, and inputs differ of course
     for what, name in _OF_ROWS.items():
-        if blind and name in ("input_hash", "prompt"):
+        if blind and name in ("input_hash", "prompt") or name == "prompt" and a.served != b.served:
             continue
         other = [x["id"] for x, y in shared if _differs(x, y, name)]
         if other:
@@ -227,6 +227,11 @@ def _differences_of_runs(a: Result, b: Result) -> list[str]:
     found = []
     if a.digest == b.digest:
         found.append("both are the same file")
+    if a.provenance.get("blind", False) != b.provenance.get("blind", False):
+        with_media, without = ("B", "A") if a.provenance.get("blind") else ("A", "B")
+        found.append(f"{with_media} was asked with its images and videos, {without} without (blind)")
+    if a.served != b.served:
+        found.append(f"the prompt of a server is not known ({'A' if a.served else 'B'})")
     for name, words in _OF_RUNS.items():
         before, after = a.provenance.get(name), b.provenance.get(name)
         if before != after and name in a.provenance and name in b.provenance:
@@ -251,7 +256,6 @@ _OF_TASKS = {
 _OF_DATA = ("split", "sha256", "revision", "prompt")
 _OF_RUNS = {
     "judge": "judges differ",
-    "blind": "asked without media (blind)",
     "decoding": "decoding differs",
     "seed": "seeds differ",
 }

@@ -7,11 +7,27 @@ from html import escape
 
 from eval.bootstrap import PairedEstimate
 from eval.comparison import Change, Comparison, TaskComparison
+from eval.results_file import Result
 from eval.table import label
 from eval.text_table import aligned, markdown_table, markdown_text, plain
 
 SHOWN = 10
+CHANGED_HEAD = ["sample", "change", "scores", "question", "A", "B", "gold"]
 HEAD = ["task", "figure", "A", "B", "B − A, 95 % interval", "better", "worse", "equal", ""]
+
+
+def named_side(result: Result, other: Result) -> str:
+    """The model of one side; where both are the same, with what tells the sides apart."""
+    name = result.model or result.label
+    notes = [result.path.name] if name == (other.model or other.label) else []
+    if result.provenance.get("blind") and not other.provenance.get("blind"):
+        notes.append("without media")
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _with_path(result: Result, other: Result) -> str:
+    blind = result.provenance.get("blind") and not other.provenance.get("blind")
+    return f"{result.model or result.label} ({result.path}{', without media' if blind else ''})"
 
 
 def difference(e: PairedEstimate) -> str:
@@ -49,7 +65,7 @@ def _cells(e: PairedEstimate) -> list[str]:
 def render_text(comparison: Comparison, first: int = SHOWN) -> str:
     """The comparison for a terminal; `first` changed samples of every task."""
     a, b = comparison.a, comparison.b
-    parts = [f"A  {plain(a.model or a.label, 240)}  ({a.path})\nB  {plain(b.model or b.label, 240)}  ({b.path})"]
+    parts = [f"A  {plain(_with_path(a, b), 400)}\nB  {plain(_with_path(b, a), 400)}"]
     figures = [[plain(cell) for cell in row] for task in comparison.tasks for row in figure_rows(task)]
     parts.append(aligned([HEAD, *figures]))
     if warnings := all_warnings(comparison):
@@ -58,8 +74,10 @@ def render_text(comparison: Comparison, first: int = SHOWN) -> str:
         )
     for task in comparison.tasks:
         compared = len(task.changed) + task.equal
-        title = f"{task.key}: {len(task.changed)} of {compared} answers changed their {label(task.metric)}"
-        lines = [[plain(title, 240)]]
+        score = "score" if task.metric == "score" else f"score ({label(task.metric)})"
+        lines = [[plain(f"{task.key}: {len(task.changed)} of {compared} answers changed their {score}", 240)]]
+        if task.changed[:first]:
+            lines.append([f"  {CHANGED_HEAD[0]}", *CHANGED_HEAD[1:]])
         for name, *cells in changed_cells(task.changed[:first]):
             lines.append([f"  {plain(name)}", *(plain(cell, 34) for cell in cells)])
         if len(task.changed) > first:
@@ -71,15 +89,14 @@ def render_text(comparison: Comparison, first: int = SHOWN) -> str:
 def render_markdown(comparison: Comparison, first: int = SHOWN) -> str:
     """The same as Markdown."""
     a, b = comparison.a, comparison.b
-    parts = [f"A: {markdown_text(a.model or a.label)} · B: {markdown_text(b.model or b.label)}\n"]
+    parts = [f"A: {markdown_text(named_side(a, b))} · B: {markdown_text(named_side(b, a))}\n"]
     parts.append(markdown_table(HEAD, [row for task in comparison.tasks for row in figure_rows(task)]))
     if warnings := all_warnings(comparison):
         lines = "\n".join(f"- {markdown_text(w, 240)}" for w in warnings)
         parts.append(f"**These runs differ in more than the model:**\n\n{lines}\n")
-    head = ["sample", "", "scores", "question", "A", "B", "gold"]
     for task in comparison.tasks:
         if task.changed:
-            body = markdown_table(head, changed_cells(task.changed[:first]))
+            body = markdown_table(CHANGED_HEAD, changed_cells(task.changed[:first]))
             summary = f"{escape(plain(task.key))}: {len(task.changed)} changed"
             parts.append(f"<details><summary>{summary}</summary>\n\n{body}\n</details>\n")
     return "\n".join(parts)

@@ -45,6 +45,11 @@ class Result:
         """What the file says of how a task was asked, on which data, and of the time it took."""
         return self.provenance.get("tasks", {}).get(task, {})
 
+    @property
+    def served(self) -> bool:
+        """Whether a server answered, which makes the prompt itself and shows it to nobody."""
+        return self.model.startswith("openai:")
+
     def rows(self, task: str) -> list[Row]:
         """All rows of a task, those under a control too."""
         return [row for row in self.data["samples"] if row["task"] == task]
@@ -97,11 +102,11 @@ def short_name(model: str) -> str:
 
 
 def distinct(labels: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Labels as they are; where two are equal the name of the file is added, then a number."""
-    named = [f"{x}, {p.stem}" if labels.count(x) > 1 else x for x, p in zip(labels, paths)]
+    """Labels as they are; where two are equal the name of the file is added in brackets, then a number."""
+    named = [f"{x} ({p.stem})" if labels.count(x) > 1 else x for x, p in zip(labels, paths)]
     seen: dict[str, int] = {}
     unique = []
     for name in named:
         seen[name] = seen.get(name, 0) + 1
-        unique.append(f"{name} ({seen[name]})" if named.count(name) > 1 else name)
+        unique.append(f"{name} #{seen[name]}" if named.count(name) > 1 else name)
     return unique

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from eval.comparison import Change, Comparison, TaskComparison
-from eval.comparison_text import HEAD, all_warnings, difference, figure_rows, verdict
+from eval.comparison_text import HEAD, all_warnings, difference, figure_rows, named_side, verdict
 from eval.report.charts import ticks
 from eval.report.parts import document, facts, fold, section, table, two_sizes
 from eval.report.result_charts import NARROW, WIDE, Whisker, whiskers
@@ -33,7 +33,7 @@ def compare_page(comparison: Comparison) -> str:
 def _header(comparison: Comparison) -> str:
     a, b = comparison.a, comparison.b
     lines = [f"{task.key}: {difference(task.estimate)}, {verdict(task.estimate)}" for task in comparison.tasks]
-    words = f"A is {a.model or a.label}, B is {b.model or b.label}. "
+    words = f"A is {named_side(a, b)}, B is {named_side(b, a)}. "
     words += f"{lines[0]}." if len(lines) == 1 else f"{len(lines)} tasks in common."
     return (
         f'<header><p class="overline">radio-vlm, comparison</p><h1>{escape(b.label)} against {escape(a.label)}</h1>'

@@ -52,17 +52,19 @@ def write_report(results: Sequence[Result], page: Path | None, markdown: Path | 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 2 for files that are no results."""
+    from eval.page_path import checked_page_path, page_beside
     from eval.results_file import read_several
 
     p = argparse.ArgumentParser("eval/report/results_page.py", description=__doc__)
     p.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="results files of eval/run.py")
-    p.add_argument("--out", type=Path, default=None, metavar="PAGE.html", help="default: beside the first file")
+    p.add_argument("--out", type=Path, default=None, metavar="PAGE.html", help="default: A.html or A-and-1-more.html")
     p.add_argument("--markdown", type=Path, default=None, metavar="PAGE.md", help="write the tables as Markdown too")
     args = p.parse_args(argv)
     try:
-        written = write_report(
-            read_several(args.results), args.out or args.results[0].with_suffix(".html"), args.markdown
-        )
+        page = checked_page_path(args.out or page_beside(args.results), args.results)
+        if args.markdown:
+            checked_page_path(args.markdown, args.results)
+        written = write_report(read_several(args.results), page, args.markdown)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"eval/report/results_page.py: {error}\n")
         return 2

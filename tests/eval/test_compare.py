@@ -179,7 +179,52 @@ def test_a_blind_run_is_named_once(tmp_path):
     a = write(tmp_path / "a.json", rows)
     b = write(tmp_path / "b.json", [{**r, "input_hash": "words alone", "prompt": "words"} for r in rows], blind=True)
     found = compared(a, b)
-    assert "asked without media (blind): False and True" in found.warnings and found.tasks[0].warnings == []
+    assert found.warnings == ["A was asked with its images and videos, B without (blind)"]
+    assert found.tasks[0].warnings == []
+    assert compared(b, a).warnings == ["B was asked with its images and videos, A without (blind)"]
+
+
+def test_sides_of_one_model_are_told_apart(tmp_path, capsys):
+    rows = [row(k, v) for k, v in scores(12).items()]
+    a = write(tmp_path / "mine.json", rows, model="runs/export")
+    b = write(tmp_path / "nothing.json", [{**r, "score": 0.0} for r in rows], blind=True, model="runs/export")
+    page = tmp_path / "c.html"
+    assert main([str(a), str(b), "--out", str(page)]) == 0
+    printed, html = capsys.readouterr().out, page.read_text()
+    assert "<h1>export (nothing) against export (mine)</h1>" in html
+    assert "A is runs/export (mine.json), B is runs/export (nothing.json, without media)." in html
+    assert f"B  runs/export ({b}, without media)" in printed
+    assert main([str(a), str(b), "--markdown"]) == 0
+    assert "A: runs/export (mine.json) · B: runs/export (nothing.json, without media)" in capsys.readouterr().out
+
+
+def test_the_prompt_of_a_server_is_not_compared(tmp_path):
+    rows = [row(k, v) for k, v in scores(12).items()]
+    sent = [{**r, "prompt": "user: what was sent"} for r in rows]
+    a = write(tmp_path / "a.json", rows)
+    b = write(tmp_path / "b.json", sent, model="openai:m@http://127.0.0.1:1/v1")
+    found = compared(a, b)
+    assert found.warnings == ["the prompt of a server is not known (B)"] and found.tasks[0].warnings == []
+    c = write(tmp_path / "c.json", rows, model="openai:n@http://127.0.0.1:1/v1")
+    assert compared(b, c).warnings == [] and "other prompts" in compared(b, c).tasks[0].warnings[0]
+
+
+def test_changed_samples_stand_under_heads(tmp_path, capsys):
+    a, b = (write(tmp_path / f"{name}.json", [row("s", score)]) for name, score in (("a", 1.0), ("b", 0.0)))
+    assert main([str(a), str(b)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [place] = [i for i, line in enumerate(lines) if line.startswith("mine: 1 of 1 answers changed their score")]
+    assert lines[place + 1].split() == ["sample", "change", "scores", "question", "A", "B", "gold"]
+    assert lines[place + 1].index("gold") == lines[place + 2].rindex("yes")
+
+
+def test_results_are_not_written_over(tmp_path, capsys):
+    a, b = (write(tmp_path / f"{name}.json", [row("s", score)]) for name, score in (("a", 1.0), ("b", 0.0)))
+    before = a.read_bytes()
+    for target in (a, tmp_path / "new.json"):
+        assert main([str(a), str(b), "--out", str(target)]) == 2
+        assert str(target) in capsys.readouterr().err
+    assert a.read_bytes() == before and not (tmp_path / "new.json").exists()
 
 
 def test_what_an_expert_said_is_no_other_input(tmp_path):

@@ -167,8 +167,8 @@ def test_names_of_models():
     assert short_name("runs/demo/export/") == "export" and short_name("org/Model-8B") == "Model-8B"
     assert short_name("openai:org/name@http://host:1/v1") == "name"
     paths = [type("P", (), {"stem": stem}) for stem in ("r1", "r2", "r2")]
-    assert distinct(["m", "m", "n"], paths) == ["m, r1", "m, r2", "n"]
-    assert distinct(["m", "m", "m"], [paths[1]] * 3) == ["m, r2 (1)", "m, r2 (2)", "m, r2 (3)"]
+    assert distinct(["m", "m", "n"], paths) == ["m (r1)", "m (r2)", "n"]
+    assert distinct(["m", "m", "m"], [paths[1]] * 3) == ["m (r2) #1", "m (r2) #2", "m (r2) #3"]
 
 
 def test_whiskers_hold_their_values_and_survive_odd_ones():
@@ -263,3 +263,22 @@ def test_kinds_without_a_name_and_headlines_over_some_are_named(tmp_path):
     ]
     html, words = page_of(tmp_path, write(tmp_path / "b.json", rows, about={"task": "synthetic_videos"}))
     assert "videos (2 questions, headline over 1 of kind direction)" in words
+
+
+def test_results_are_not_written_over(tmp_path, capsys):
+    a, b, c = (write(tmp_path / f"{name}.json", [row("s", 1.0)]) for name in "abc")
+    odd = write(tmp_path / "results.txt", [row("s", 1.0)])
+    before = {path: path.read_bytes() for path in (a, b, c, odd)}
+    (tmp_path / "a.html").write_text("the page of a alone")
+    for option in ("--out", "--markdown"):
+        for target, words in (
+            (a, "one of the results files"), (c, "under the name of data"), (tmp_path / "new.json", "name of data"),
+            (odd, "holds results"),
+        ):  # fmt: skip
+            assert main([str(a), str(b), option, str(target)]) == 2 and words in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before} and not (tmp_path / "new.json").exists()
+    assert main([str(a), str(b), str(c)]) == 0
+    assert (tmp_path / "a.html").read_text() == "the page of a alone"
+    html = (tmp_path / "a-and-2-more.html").read_text()
+    assert "<h1>one (a), one (b) and one (c)</h1>" in html
+    assert main([str(a)]) == 0 and main([str(a), "--out", str(tmp_path / "a.html")]) == 0, "a page may be made again"
