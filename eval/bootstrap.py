@@ -116,6 +116,7 @@ def paired_interval(
 ) -> PairedEstimate:
     """B - A over the samples that both have (same task, id and control), both resampled by the same draws.
 
+    Between a model that has all right and one that has all wrong the interval is `at_the_bound`, stretched to [-1, 1].
     A sample that either run left unscored is left out of both. Raises ValueError when a run has a sample twice.
     """
     aggregate = aggregate.prepared([*rows_a, *rows_b])
@@ -141,6 +142,10 @@ def paired_interval(
     drawn = [both(w @ sums) for w in draw_weights(len(sums), resamples, seed)]
     change = np.concatenate([after - before for before, after in drawn])
     low, high = _percentiles(change, level)
+    if aggregate.denominator is not None and abs(abs(value) - 1) <= _NOISE:
+        places = aggregate.denominator, aggregate.denominator + width  # one model all right, the other all wrong
+        low, high = at_the_bound((value + 1) / 2, int((sums[:, places] > 0).all(1).sum()), level)
+        low, high = (None, None) if low is None else (2 * low - 1, 2 * high - 1)
     below, above = float(np.mean(change < -_NOISE)), float(np.mean(change > _NOISE))
     return PairedEstimate(value, low, high, len(kept), len(sums), _number(a), _number(b), below, above, level)
 

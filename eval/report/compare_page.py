@@ -85,7 +85,8 @@ def _table(comparison: Comparison) -> str:
         "Better, worse, equal: samples whose score rose, fell or stayed. Of further figures only the direction is "
         "said: some are better when they are lower."
     )
-    return section("In figures", lede, table(["", *HEAD[1:4], "B − A", *HEAD[5:]], rows, plain=True))
+    body = table(["", *HEAD[1:4], "B − A", *HEAD[5:]], rows, plain=True)
+    return section("In figures", lede, f'<div class="roomy">{body}</div>')
 
 
 def _changed(task: TaskComparison, comparison: Comparison, most: int) -> str:

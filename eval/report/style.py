@@ -93,6 +93,9 @@ table.plain td { vertical-align: top; } table.plain td:not(:first-child) { color
 .grid figcaption { font-size: 13.5px; margin-bottom: 8px; color: var(--soft); } .grid figcaption b { color: var(--ink);
   font-weight: 600; }
 .wide svg { max-width: 860px; } .phone { display: none; }
+tr.control-row td small { white-space: normal; min-width: 9em; }
+.compact td:first-child:not([colspan]), .roomy td:nth-child(2), .roomy td:last-child { white-space: normal;
+  overflow-wrap: anywhere; min-width: 9.5em; }
 .compact { max-width: 680px; } .dense th { white-space: normal; max-width: 7em; }
 .dense th, .dense td { padding-left: 8px; padding-right: 8px; }
 .up { color: var(--accent); } .down { color: var(--wrong); }

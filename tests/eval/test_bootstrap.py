@@ -221,3 +221,11 @@ def test_what_is_certain_of_its_clusters_alone():
     macro = interval(MacroMean("m"), perfect(6, 1.0))
     assert (macro.value, macro.low) == (1.0, None)
     assert interval(TriggerPrecision(), rows[3:]).low is None, "no call, no share"
+
+
+def test_all_right_against_all_wrong_is_not_certain_either():
+    right, wrong = perfect(5, 1.0, each=2), perfect(5, 0.0, each=2)
+    pair = paired_interval(Mean("m"), wrong, right)
+    assert (pair.value, pair.high) == (1.0, 1.0) and pair.low == pytest.approx(2 * clopper_pearson_low(5) - 1)
+    other = paired_interval(Mean("m"), right, wrong)
+    assert (other.value, other.low, other.high) == (-1.0, -1.0, -pair.low)
