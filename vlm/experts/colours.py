@@ -21,7 +21,7 @@ FIXED = {
 # For numbered labels (lesion 1, lesion 2): neighbours in number differ clearly.
 NUMBERED = (
     "red", "deepskyblue", "yellow", "magenta", "lime", "orange", "cyan", "pink",
-    "blue", "gold", "green", "violet", "tomato", "turquoise", "khaki", "orchid",
+    "blue", "sienna", "green", "violet", "tomato", "turquoise", "khaki", "orchid",
 )  # fmt: skip
 # For every other name: chosen by the name's checksum. Two names may share one; a legend then lists both behind it.
 OTHERS = (
