@@ -246,7 +246,8 @@ class ExpertSession:
         except Exception as error:
             # An expert is foreign code: whatever it raises, the model is told and the conversation goes on.
             kind = error.args[0] if isinstance(error, RaisedError) else type(error).__name__
-            message = without_identifiers(str(error), path, facts.identifiers)[:MAX_ERROR]
+            message = error.args[1] if isinstance(error, RaisedError) else str(error)
+            message = without_identifiers(message, path, facts.identifiers)[:MAX_ERROR]
             logger.warning("expert %s failed: %s: %s; in %s", name, kind, message, frames(error))
             text = f"error: {name} failed: {kind}"
         path = path or (Path(state.override) if state.override is not None else state.last_file)
@@ -257,15 +258,15 @@ class ExpertSession:
             reply, trigger_ok.name, trigger_ok.arguments, str(path) if path else None, result is not None, text,
             time.perf_counter() - start, result, expert_seconds, overlay,
         )  # fmt: skip
-        logger.info("expert call %s: %s", trigger or "(invalid)", text)
         self._note(call, trigger, path, facts)
         return call
 
     def _note(self, call: ExpertCall, trigger: Trigger | None, path: Path | None, facts: ImageFacts) -> None:
         """The call's line in the log."""
+        written = without_identifiers(str(trigger or attempt_text(call.trigger)), path, facts.identifiers)
+        logger.info("expert call %s: %s", written, call.text)
         if self.log is None:
             return
-        written = without_identifiers(str(trigger or attempt_text(call.trigger)), path, facts.identifiers)
         arguments = [without_identifiers(argument, path, facts.identifiers) for argument in call.arguments]
         mask = None if call.result is None or call.result.mask is None else bool(call.result.mask.any())
         self.log.write(

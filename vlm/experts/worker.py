@@ -11,6 +11,7 @@ import ctypes
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ class ThreadWorker:
             self._jobs = queue.SimpleQueue()
             self._thread = threading.Thread(target=_serve, args=(self._jobs,), daemon=True, name=f"expert {self.name}")
             self._thread.start()
+            weakref.finalize(self, self._jobs.put, None)  # a session that nobody closes leaves no thread either
         answer: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs.put((work, answer))
         try:
