@@ -5,6 +5,7 @@ trained.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from vlm.experts.protocol import ExpertCard, card_block
 
 Message = dict[str, Any]
 Messages = list[Message]
-SOURCES = ("image", "url", "path")  # keys under which an image item may hold its file
+IMAGES = ("image", "image_url", "volume")
+SOURCES = ("source", "image", "volume", "url", "path")  # keys under which an item may hold its file
 
 
 def text_of(message: Message) -> str:
@@ -23,26 +25,42 @@ def text_of(message: Message) -> str:
     return "".join(item["text"] for item in content if item["type"] == "text")
 
 
-def image_files(messages: Messages) -> list[tuple[int, Path]]:
-    """(number, file) of the images of a conversation that lie in files; numbers count all its images from 1."""
-    found, number = [], 0
+@dataclass(frozen=True)
+class ImageRef:
+    """An image of a conversation that lies in a file: its number among all images, from 1, and what is said of it."""
+
+    number: int
+    path: Path
+    modality: str | None = None
+
+
+def image_refs(messages: Messages) -> list[ImageRef]:
+    """The images and volumes of a conversation that lie in files or folders, each file once: where it comes last.
+
+    An item may say `"modality"` for a file whose header is silent (NIfTI, PNG), and `"source"`: the file or folder
+    that an in-memory picture was taken from, e.g. the volume of a slice.
+    """
+    found: dict[Path, ImageRef] = {}
+    number = 0
     for message in messages:
         for item in message["content"] if not isinstance(message["content"], str) else ():
-            if not isinstance(item, dict) or item.get("type") not in ("image", "image_url"):
+            if not isinstance(item, dict) or item.get("type") not in IMAGES:
                 continue
             number += 1
             source = next((item[key] for key in SOURCES if item.get(key) is not None), None)
             if isinstance(source, str) and (source.startswith("data:") or "://" in source):
                 continue
             if isinstance(source, str | Path) and str(source):
-                found.append((number, Path(source)))
-    return found
+                stated = item.get("modality")
+                found.pop(Path(source), None)
+                found[Path(source)] = ImageRef(number, Path(source), str(stated).strip() if stated else None)
+    return list(found.values())
 
 
 def image_file(messages: Messages) -> Path | None:
     """The file of the last image of a conversation; None when there is none or it is held in memory."""
-    files = image_files(messages)
-    return files[-1][1] if files else None
+    refs = image_refs(messages)
+    return refs[-1].path if refs else None
 
 
 def offer_cards(messages: Messages, cards: Sequence[ExpertCard], note: str = "") -> Messages:

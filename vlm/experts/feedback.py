@@ -37,7 +37,8 @@ def checked(result: Any, name: str, facts: ImageFacts) -> ExpertResult:
     mask = as_mask(result.mask)
     if mask.ndim == 2 and facts.shape is not None:
         as_mask(mask, facts.shape[::-1])
-    if mask.ndim == 3 and facts.voxels and facts.voxels % mask.size:  # several channels may share one mask
+    # several channels of one file may share a mask; a folder may hold more than the series that was read
+    if mask.ndim == 3 and not facts.series and facts.voxels and facts.voxels % mask.size:
         raise ExpertError(f"the expert's mask has {mask.size} voxels, the image {facts.voxels}")
     if not mask.any() and not result.text.strip():
         raise ExpertError(f"{name} marked nothing")

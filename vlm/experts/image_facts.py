@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds .7.1 ... .7.4
 MAX_FILES = 4096
+SILENT = "of no stated modality"
 IDENTIFIERS = (
     "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
     "PatientBirthDate", "PatientAddress", "PatientTelephoneNumbers", "ResponsiblePerson",
@@ -44,6 +45,8 @@ class ImageFacts:
     size: int = 0
     identifiers: tuple[str, ...] = ()
     shape: tuple[int, int] | None = None
+    series: bool = False
+    """Whether it is a folder: of one series, or of several that together are one examination."""
 
 
 def image_facts(path: str | Path | None) -> ImageFacts:
@@ -70,9 +73,9 @@ def _facts(path: str, changed: int, size: int) -> ImageFacts:
         if head[128:132] == b"DICM":
             return _dicom(path, size)
         if head[:2] == b"\x1f\x8b" or head[344:347] in (b"n+1", b"ni1"):
-            return ImageFacts(None, "of no stated modality (NIfTI)", _nifti_voxels(path, head), size)
+            return ImageFacts(None, f"{SILENT} (NIfTI)", _nifti_voxels(path, head), size)
         shape = _picture_shape(path)
-        return ImageFacts(None, "of no stated modality", shape[0] * shape[1] if shape else 0, size, shape=shape)
+        return ImageFacts(None, SILENT, shape[0] * shape[1] if shape else 0, size, shape=shape)
     except ImportError:
         raise
     except Exception as error:  # a damaged header may raise anything
@@ -98,7 +101,7 @@ def _dicom(path: str, size: int) -> ImageFacts:
     modality = str(data.get("Modality") or "").strip() or None
     shape = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
     voxels = shape[0] * shape[1] * max(1, int(data.get("NumberOfFrames") or 1))
-    kind = modality if modality and modality.isalnum() and len(modality) <= 16 else "of no stated modality"
+    kind = modality if modality and modality.isalnum() and len(modality) <= 16 else SILENT
     if not voxels:
         report = "a structured report" if modality == "SR" else f"a {kind} object" if modality else "a file"
         modality, kind = None, f"{report} without an image"
@@ -122,9 +125,9 @@ def _folder(path: Path) -> ImageFacts:
     identifiers = tuple(dict.fromkeys(text for one in facts for text in one.identifiers))
     voxels = sum(one.voxels for one in facts)
     if len(found) == 1:
-        return ImageFacts(*found, *found, voxels, size, identifiers)
-    kind = f"a folder of several modalities ({', '.join(sorted(found))})" if found else "a folder of no stated modality"
-    return ImageFacts(None, kind, voxels, size, identifiers)
+        return ImageFacts(*found, *found, voxels, size, identifiers, series=True)
+    kind = f"a folder of several modalities ({', '.join(sorted(found))})" if found else f"{SILENT} (a folder)"
+    return ImageFacts(None, kind, voxels, size, identifiers, series=True)
 
 
 def _nifti_voxels(path: str, head: bytes) -> int:

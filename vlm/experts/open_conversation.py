@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlm.experts.conversation import Messages, offer_cards, text_of
+from vlm.experts.conversation import ImageRef, Messages, offer_cards, text_of
 from vlm.experts.protocol import ExpertCard
 from vlm.experts.transcript import Transcript
 from vlm.experts.trigger import ExpertError, Trigger
@@ -18,14 +18,14 @@ CHOICE = "Images: an expert reads the last one that fits; argument image N choos
 class OpenConversation:
     """Attributes:
     transcript: what becomes of it.
-    files: (number, file) of its images that lie in files.
+    files: its images that lie in files.
     fitting: cards of the experts for each of these images; empty when experts are withheld.
     question: text of the turn to be answered.
     override: file that experts read instead.
     """
 
     transcript: Transcript
-    files: list[tuple[int, Path]]
+    files: list[ImageRef]
     fitting: Mapping[int, Sequence[ExpertCard]]
     question: str
     override: str | Path | None = None
@@ -34,7 +34,7 @@ class OpenConversation:
     def of(
         cls,
         messages: Messages,
-        files: list[tuple[int, Path]],
+        files: list[ImageRef],
         fitting: Mapping[int, Sequence[ExpertCard]],
         order: Sequence[str],
         override: str | Path | None,
@@ -49,14 +49,14 @@ class OpenConversation:
     @property
     def last_file(self) -> Path | None:
         """The last image in a file."""
-        return self.files[-1][1] if self.files else None
+        return self.files[-1].path if self.files else None
 
     def candidates(self, name: str) -> dict[int, Path]:
         """The images that an expert may read, by number."""
         return {
-            number: path
-            for number, path in self.files
-            if any(card.name == name for card in self.fitting.get(number, ()))
+            ref.number: ref.path
+            for ref in self.files
+            if any(card.name == name for card in self.fitting.get(ref.number, ()))
         }
 
 

@@ -5,6 +5,7 @@ with its controls, so that what is measured is what was trained. The model is ju
 """
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,10 +14,11 @@ from typing import Any
 
 from vlm.experts.call_log import CallLog, ExpertCall
 from vlm.experts.conversation import (
+    ImageRef,
     Message,
     Messages,
     image_file,
-    image_files,
+    image_refs,
     offer_cards,
     reply_turn,
     result_turn,
@@ -24,11 +26,11 @@ from vlm.experts.conversation import (
 )
 from vlm.experts.events import Answer, CallFinished, CallStarted, Event, Offered, TextDelta
 from vlm.experts.feedback import FEEDBACK, checked, fed_back
-from vlm.experts.image_facts import ImageFacts, file_digest, image_facts
+from vlm.experts.image_facts import SILENT, ImageFacts, file_digest, image_facts
 from vlm.experts.open_conversation import OpenConversation, chosen_image
 from vlm.experts.pipeline_reply import reply_of
 from vlm.experts.private_text import without_identifiers
-from vlm.experts.protocol import Expert, ExpertCard, check_arguments, expert_names, get_expert
+from vlm.experts.protocol import MODALITY, Expert, ExpertCard, check_arguments, expert_names, get_expert
 from vlm.experts.transcript import Transcript
 from vlm.experts.trigger import ExpertError, Trigger, attempt_text, parse_trigger
 from vlm.experts.worker import RaisedError, ThreadWorker
@@ -99,8 +101,16 @@ class ExpertSession:
 
     def fitting(self, path: Path | None) -> list[ExpertCard]:
         """Cards of the experts that may be offered for a file: those of its modality, read from its header."""
-        modality = file_modality(path)
+        return self._reading(file_modality(path))
+
+    def _reading(self, modality: str | None) -> list[ExpertCard]:
         return [card for card in self.cards.values() if modality in card.modalities]
+
+    def _fitting(self, ref: ImageRef) -> list[ExpertCard]:
+        """As `fitting`; where the header is silent the modality counts that the message states."""
+        cards = self.fitting(ref.path)
+        silent = not cards and ref.modality and image_facts(ref.path).kind.startswith(SILENT)
+        return self._reading(ref.modality) if silent else cards
 
     def __call__(self, messages: Messages, generate: Any, offer: bool = True) -> Transcript:
         """One conversation, as with a `transformers` pipeline.
@@ -182,18 +192,16 @@ class ExpertSession:
     def _open(self, messages: Messages, offer: bool, override: str | Path | None, what: str) -> OpenConversation:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{what} must end in a user turn")
-        files = image_files(messages)
-        fitting = {number: self.fitting(path) for number, path in files} if offer else {}
+        files = image_refs(messages)
+        fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
         state = OpenConversation.of(messages, files, fitting, list(self.cards), override)
-        for number, path in files if offer and self.cards else []:
-            if not fitting[number]:
-                state.transcript.notes.append(
-                    f"image {number} is {image_facts(path).kind}: no expert is offered for it"
-                )
+        for ref in files if offer and self.cards else []:
+            if not fitting[ref.number]:
+                state.transcript.notes.append(f"image {ref.number} is {kind_of(ref)}: no expert is offered for it")
         for note in state.transcript.notes:
             logger.info("%s", note)
         if self.log is not None:
-            digests = {str(number): file_digest(path) for number, path in files}
+            digests = {str(ref.number): file_digest(ref.path) for ref in files}
             self.log.write("offer", files=digests, experts=state.transcript.offered, notes=state.transcript.notes)
         return state
 
@@ -287,7 +295,7 @@ class ExpertSession:
         if name not in state.transcript.offered:
             if not state.fitting:  # withheld, or no image in a file
                 raise ExpertError(f"{name} is not available")
-            kinds = ", ".join(dict.fromkeys(image_facts(path).kind for _, path in state.files))
+            kinds = ", ".join(dict.fromkeys(map(kind_of, state.files)))
             raise ExpertError(f"{name} is not available: it reads {card.modality}, the image is {kinds}")
         return chosen_image(trigger, card, state.candidates(name))
 
@@ -316,6 +324,13 @@ def frames(error: BaseException) -> str:
     return ", ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in found) or "another process"
 
 
+def kind_of(ref: ImageRef) -> str:
+    """What an image is, in words: its header's, or the message's where the header is silent."""
+    kind = image_facts(ref.path).kind
+    stated = ref.modality and kind.startswith(SILENT) and re.fullmatch(MODALITY, ref.modality)
+    return ref.modality if stated else kind
+
+
 def file_modality(path: str | Path | None) -> str | None:
     """The modality that a DICOM header states; None for anything else (no guess from the file's name).
 
@@ -333,7 +348,7 @@ __all__ = [
     "Transcript",
     "file_modality",
     "image_file",
-    "image_files",
+    "image_refs",
     "offer_cards",
     "reply_turn",
     "result_turn",

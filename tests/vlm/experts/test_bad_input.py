@@ -140,9 +140,38 @@ def test_each_expert_reads_the_image_that_fits_it(tmp_path):
     assert "Images:" not in text_of(ask(session, asked(ct, dx)).messages[0]), "nothing to choose, nothing to say"
 
 
+def test_a_modality_that_the_header_does_not_state_may_be_stated_with_the_image(session, tmp_path):
+    """By whoever makes the messages: NIfTI files and pictures have no field for it. A header is never overruled."""
+    png, mr = write_picture(tmp_path / "a.png"), write_image(tmp_path / "mr.dcm", Modality="MR")
+    capture = write_image(tmp_path / "sc.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+
+    def offered(**item):
+        messages = [{"role": "user", "content": [item, {"type": "text", "text": "Side?"}]}]
+        return ask(session, messages, "<ODD(fine)>")
+
+    assert offered(type="image", image=str(png), modality="CT").calls[0].ok
+    assert offered(type="image", image=write_picture, source=str(png), modality="CT").offered == ["ODD"]
+    assert offered(type="volume", volume=str(png), modality="CT").offered == ["ODD"]
+    assert offered(type="image", image=str(png), modality="MR").notes == ["image 1 is MR: no expert is offered for it"]
+    for file in (mr, capture):
+        assert offered(type="image", image=str(file), modality="CT").offered == []
+    assert "of no stated" in offered(type="image", image=str(png), modality="of Jane").notes[0]
+
+
+def test_the_slices_of_one_volume_are_one_image_to_an_expert(session, tmp_path):
+    path = write_image(tmp_path / "a.dcm")
+    slices = [{"type": "image", "image": object(), "source": str(path)} for _ in range(3)]
+    messages = [{"role": "user", "content": [*slices, {"type": "text", "text": "Side?"}]}]
+    transcript = ask(session, messages, "<ODD(fine)>")
+    assert transcript.calls[0].ok and "Images:" not in text_of(transcript.messages[0])
+
+
 def test_an_image_that_is_too_large_is_refused_before_the_expert_sees_it(image, tmp_path):
     built = len(Odd.built)
-    for limits, words in (({"max_voxels": 1023}, "1,024 voxels, at most 1,023"), ({"max_bytes": 99}, "bytes, at most 99")):
+    for limits, words in (
+        ({"max_voxels": 1023}, "1,024 voxels, at most 1,023"),
+        ({"max_bytes": 99}, "bytes, at most 99"),
+    ):
         from vlm.experts import protocol
 
         with pytest.MonkeyPatch.context() as patch:
@@ -166,7 +195,25 @@ def test_random_replies_never_end_a_session(image):
     """5,000 conversations of two replies each, made of the pieces that calls are made of."""
     rng = random.Random(8)
     words = ("fine", "raise", "refuse", "nan", "string", "empty", "other size", "zero", "mask", "leak", "image 1")
-    pieces = ("<", ">", "(", ")", ",", " ", "\n", "ODD", "<ODD(", ")>", "NOBODY", "odd", "`", "＜", "\ud7ff", "\0", *words)
+    pieces = (
+        "<",
+        ">",
+        "(",
+        ")",
+        ",",
+        " ",
+        "\n",
+        "ODD",
+        "<ODD(",
+        ")>",
+        "NOBODY",
+        "odd",
+        "`",
+        "＜",
+        "\ud7ff",
+        "\0",
+        *words,
+    )
     session = ExpertSession(["ODD"], instances={"ODD": Odd()}, max_calls=1)
     inputs = [asked(image) for _ in range(5000)]
 

@@ -1,4 +1,4 @@
-"""Headers: modality, size and identifiers of single files, series folders, NIfTI and pictures, and of the real files."""
+"""Headers: modality, size and identifiers of files, series folders, NIfTI and pictures, and of the real files."""
 
 import gzip
 import struct
@@ -29,7 +29,9 @@ def test_a_series_is_what_all_its_images_are(tmp_path):
     assert {"ID-0", "ID-1", "ID-2"} < set(facts.identifiers)
     write_image(folder / "x.dcm", Modality="MR")
     (folder / "other").mkdir()
-    assert image_facts(folder).modality is None and image_facts(folder).kind == "a folder of several modalities (CT, MR)"
+    assert (
+        image_facts(folder).modality is None and image_facts(folder).kind == "a folder of several modalities (CT, MR)"
+    )
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

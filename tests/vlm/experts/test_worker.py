@@ -1,14 +1,16 @@
 """Experts beside the session: a call that never returns ends, in a thread as in a process; nothing is left over."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from tests.helpers.odd_experts import Odd, ask, asked, write_image
-from vlm.experts import ExpertError, ExpertSession, protocol
-from vlm.experts.process_worker import ProcessWorker
+from vlm.experts import ExpertSession, protocol
+from vlm.experts.process_worker import ProcessWorker, kill
 from vlm.experts.worker import ExpertTimeoutError, ThreadWorker
 
 
@@ -75,32 +77,36 @@ def test_loading_is_not_counted_but_is_limited(monkeypatch, image):
         ThreadWorker("ODD", lambda: Odd(1)).call(image, ("fine",), 0.05)
 
 
-def test_a_process_is_killed_whatever_it_does(image):
-    """A sleep inside one C call, which no thread could leave, and what it raises and returns before."""
-    worker = ProcessWorker("ODD", Odd)
-    assert worker.call(image, ("mask",), 30).mask.sum() == 25 + 2 * 40
-    process = worker._process
-    with pytest.raises(ExpertError, match="no good"):
-        worker.call(image, ("refuse",), 30)
-    with pytest.raises(RuntimeError) as raised:
-        worker.call(image, ("exit",), 30)
-    assert raised.value.args[0] == "SystemExit" and worker._process is process, "one process serves all calls"
-    start = time.perf_counter()
-    with pytest.raises(ExpertTimeoutError):
-        worker.call(image, ("sleep",), 0.3)
-    assert time.perf_counter() - start < 1.5
-    with pytest.raises(ProcessLookupError):
-        os.kill(process.pid, 0)  # neither running nor a zombie
-    worker.close()
-
-
-def test_a_session_with_processes(registered, image):
-    with ExpertSession(["ODD"], isolation="process", call_seconds=30) as session:
-        transcript = ask(session, asked(image), "<ODD(raise)>", "<ODD(mask)>")
-        assert [call.text for call in transcript.calls] == ["error: ODD failed: RuntimeError", "two regions"]
+def test_a_process_is_killed_whatever_it_does(registered, image):
+    """A sleep inside one C call, which no thread could leave, and what is raised and returned before."""
+    with ExpertSession(["ODD"], isolation="process", call_seconds=30, max_calls=5) as session:
+        transcript = ask(session, asked(image), "<ODD(raise)>", "<ODD(mask)>", "<ODD(refuse)>", "<ODD(exit)>")
+        assert [call.text for call in transcript.calls] == [
+            "error: ODD failed: RuntimeError",
+            "two regions",
+            "error: no good: [removed] of [removed]",
+            "error: ODD failed: SystemExit",
+        ]
+        assert transcript.calls[1].result.mask.sum() == 25 + 2 * 40
         assert Odd.built == [], "nothing is built on this side"
         process = session._workers["ODD"]._process
-    assert process.returncode is not None
+        assert process.poll() is None, "one process serves all calls"
+        session.call_seconds = 0.3
+        start = time.perf_counter()
+        call = ask(session, asked(image), "<ODD(sleep)>").calls[0]
+        assert call.text == "error: ODD did not answer within 0.3 s" and time.perf_counter() - start < 1.5
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)  # neither running nor a zombie
+
+
+def test_a_process_that_is_still_there_ends_with_the_session():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **pipes)
+    worker = ProcessWorker("ODD", Odd)
+    worker._process, worker._finalizer = process, lambda: kill(process)
+    worker.close()
+    assert process.returncode is not None and worker._process is None
+    worker.close()
 
 
 def test_what_no_other_process_can_have_is_said(image):
