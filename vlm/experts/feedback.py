@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from vlm.experts.image_facts import ImageFacts
 from vlm.experts.overlay import as_mask, draw_overlay, fullest_slice, label_names, legend
 from vlm.experts.protocol import ExpertResult
@@ -62,35 +65,41 @@ def fed_back(result: ExpertResult, feedback: str, path: Path, shown: Path | None
         return text if text.strip() else ", ".join(label_names(result.mask, names).values()), None
     if not result.mask.any():
         return (f"{text}\n{NOTHING_MARKED}" if feedback == "both" and text.strip() else NOTHING_MARKED), None
-    overlay, flat = None, result.mask
-    if flat.ndim == 3:
-        flat = flat[fullest_slice(flat)]
-    for file in (shown or path, path):
-        image = slice_image(file, result.mask)
-        if image.size == flat.shape[::-1] or file == path:
-            overlay = draw_overlay(image, flat, names)
-            break
+    try:
+        image, flat = picture_of(path, result.mask)
+        if shown is not None and shown != path:
+            own, own_flat = picture_of(shown, result.mask)
+            image, flat = (own, own_flat) if own.size == image.size else (image, flat)
+    except NoPictureError as error:
+        if not text.strip():
+            raise
+        return f"{text}\nno overlay: {error}", None
+    overlay = draw_overlay(image, flat, names)
     line = f"overlay: {legend(label_names(flat, names))}"
     return (f"{text}\n{line}" if feedback == "both" and text.strip() else line), overlay
 
 
-def slice_image(path: Path, mask: Any) -> Any:
-    """The image that a mask is drawn over: of a multi-frame DICOM file the frame with most of a volume's mask.
+class NoPictureError(ExpertError):
+    """There is a mask, and no picture that it could be drawn over; the text of the result still counts."""
 
-    Raises `ExpertError` where the file shows no such image.
+
+def picture_of(path: Path, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """The picture that a mask is drawn over, and the mask (H, W) of it: of a volume's (D, H, W) the fullest slice.
+
+    Raises `NoPictureError` where the file shows no such picture.
     """
     from vlm.errors import SampleError
     from vlm.media import load_image
 
     try:
         if mask.ndim == 2 or len(mask) == 1:
-            return load_image(path)
+            return load_image(path), mask.reshape(mask.shape[-2:])
         from vlm.media.dicom import read_dicom
 
-        shown = read_dicom(path, frame=fullest_slice(mask))
+        index = fullest_slice(mask)
+        shown = read_dicom(path, frame=index)
     except (SampleError, OSError) as error:
-        reason = getattr(error, "reason", "unreadable").replace("_", " ")
-        raise ExpertError(f"the image cannot be shown for an overlay: {reason}") from error
+        raise NoPictureError(getattr(error, "reason", "unreadable").replace("_", " ")) from error
     if shown.num_frames != len(mask):
-        raise ExpertError(f"the expert's mask has {len(mask)} slices, the image {shown.num_frames}")
-    return shown.image
+        raise NoPictureError(f"the mask has {len(mask)} slices, the image {shown.num_frames}")
+    return shown.image, mask[index]

@@ -119,3 +119,16 @@ def test_of_a_volume_the_fullest_slice_is_shown(tmp_path):
     assert call.text == "one region\noverlay: red: liver"
     assert abs(call.overlay.getpixel((0, 0))[0] - 100) < 3 and call.overlay.getpixel((2, 2)) == (255, 0, 0)
     session.close()
+
+
+def test_a_volume_without_a_picture_keeps_its_text(tmp_path):
+    """Slices in a folder are no single picture; a mask of other frames belongs to no frame."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number in range(3):
+        write_image(folder / f"{number}.dcm")
+    session = ExpertSession(["VOL"], instances={"VOL": Volume()}, feedback="overlay")
+    call = ask(session, asked(folder), "<VOL()>").calls[0]
+    assert call.ok and call.text.startswith("one region\nno overlay: ") and call.overlay is None
+    assert str(tmp_path) not in call.text
+    session.close()
