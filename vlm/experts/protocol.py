@@ -82,6 +82,14 @@ class Expert(ABC):
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
         """Read the image file at `path` and report. Raises `ExpertError`, worded for the model, when it cannot."""
 
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """What this machine lacks for the expert, and how to get it; None where it can be used.
+
+        Must be quick and import nothing heavy. An expert that is not available is never offered unless asked for.
+        """
+        return None
+
     def check(self, arguments: tuple[str, ...]) -> None:
         """Raise `ExpertError` for arguments that it does not take: those that its card does not list."""
         check_arguments(self.card, arguments)

@@ -46,7 +46,7 @@ MAX_ERROR = 300  # characters of an error that the model reads
 class ExpertSession:
     """Runs conversations with experts, and keeps the experts that were called until it is closed.
 
-    experts: names that may be offered (default: all registered and all of `instances`).
+    experts: names that may be offered (default: all registered that this machine can run, and all of `instances`).
     max_calls: calls answered per conversation; the call after that is told so, and the reply that follows is the answer
         whatever it says.
     instances: ready-made experts by name, for experts that need arguments of their own and for tests.
@@ -83,7 +83,8 @@ class ExpertSession:
         self.max_voxels, self.max_bytes = max_voxels, max_bytes
         self.feedback, self.isolation = feedback, isolation
         self.instances: dict[str, Expert] = dict(instances or {})
-        names = dict.fromkeys([*expert_names(), *self.instances]) if experts is None else experts
+        usable = [name for name in expert_names() if get_expert(name).unavailable() is None]
+        names = dict.fromkeys([*usable, *self.instances]) if experts is None else experts
         self.cards = {name: (self.instances.get(name) or get_expert(name)).card for name in names}
         self.log = CallLog(log) if log is not None else None
         self._workers: dict[str, Any] = {}
