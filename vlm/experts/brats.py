@@ -1,7 +1,7 @@
 """Expert `BRATS`: parts of a brain tumour in four MRI sequences, by MONAI's bundle brats_mri_segmentation.
 
-The network wants t1ce, t1, t2 and flair in this order, in one geometry, skull-stripped, as in the BraTS challenge. Files
-are told apart by their names (`case_t1ce.nii.gz`); a missing sequence is said, never replaced by another.
+The network wants t1ce, t1, t2 and flair in this order, in one geometry, skull-stripped, as in the BraTS challenge.
+Files are told apart by their names (`case_t1ce.nii.gz`); a missing sequence is said, never replaced by another.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm.experts.monai_bundle import Bundle, bundle_unavailable
+from vlm.experts.monai_bundle import Bundle, bundle_unavailable, download_bundle
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
 from vlm.experts.regions import measure, midline, regions_text
 from vlm.experts.volumes import Volume, is_nifti, read_volume
@@ -18,8 +18,11 @@ from vlm.experts.weights import require, weights_folder
 
 BUNDLE = "brats_mri_segmentation"
 CHANNELS = ("t1ce", "t1", "t2", "flair")
-WORDS = {"t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce", "t1": "t1", "t1n": "t1", "t2": "t2", "t2w": "t2", "flair": "flair",
-         "t2f": "flair"}  # fmt: skip
+# Words in file names, the challenge's newer names (t1c, t1n, t2w, t2f) among them, and the channel that each means.
+WORDS = {
+    "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce", "t1": "t1", "t1n": "t1", "t2": "t2", "t2w": "t2",
+    "flair": "flair", "t2f": "flair",
+}  # fmt: skip
 LABELS = {1: "necrotic core", 2: "edema", 4: "enhancing tumor"}
 # Regions of the challenge contain each other: the labels that each is made of.
 REGIONS = {"whole tumor": (1, 2, 4), "tumor core": (1, 4), "enhancing tumor": (4,)}
@@ -39,10 +42,14 @@ class Brats(Expert):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        return bundle_unavailable(BUNDLE)
+        return bundle_unavailable(BUNDLE, cls.card.name)
+
+    @classmethod
+    def download(cls) -> None:
+        download_bundle(BUNDLE, cls.card.name)
 
     def __init__(self, folder: Path | None = None, device: str | None = None) -> None:
-        require(bundle_unavailable(BUNDLE, folder), self.card.name)
+        require(bundle_unavailable(BUNDLE, self.card.name, folder), self.card.name)
         self.bundle = Bundle(folder or weights_folder(BUNDLE), multiple=8, device=device)
 
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
@@ -71,7 +78,7 @@ def sequence_files(path: Path) -> dict[str, Path]:
         if channel is None or not (entry.is_dir() or is_nifti(entry)) or (stem is not None and rest != stem):
             continue
         if channel in found:
-            raise ExpertError(f"BRATS found {channel} twice: {found[channel].name} and {entry.name}")
+            raise ExpertError(f"BRATS found {channel} twice in the folder")  # file names may name a patient
         found[channel] = entry
     missing = [channel for channel in CHANNELS if channel not in found]
     if missing:

@@ -1,7 +1,7 @@
 """Expert `CXR`: 18 findings of a chest X-ray from TorchXRayVision's eight networks, each asked only for what it knows.
 
 Which networks speak on a finding follows VILA-M3. One thing differs: there a network that was not trained on a finding
-answers 0.5 and is averaged in, which pulls every mean towards "undecided"; here it is left out (`parity=True` keeps it).
+answers 0.5 and is averaged in, which pulls every mean towards "undecided"; here it is left out (`parity=True`: kept).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -52,6 +52,12 @@ class ChestXrayEnsemble(Expert):
     @classmethod
     def unavailable(cls) -> str | None:
         return missing_packages("torchxrayvision", "torchvision", extra="experts") or missing_weights()
+
+    @classmethod
+    def download(cls) -> None:
+        """Construct every network once, which makes TorchXRayVision fetch its file."""
+        for name in NETWORKS.values():
+            load_network(name, "cpu")
 
     def __init__(
         self, labels: Iterable[str] = LABELS, networks: Callable[[str], Network] | None = None, parity: bool = False
@@ -124,13 +130,16 @@ def load_network(name: str, device: str | None = None) -> Network:
 
 
 def as_function(model: Any, device: str) -> Network:
-    """TorchXRayVision's classifier `model` as a function; its pixels run from -1024 to 1024, its blank targets are out."""
+    """TorchXRayVision's classifier as a function; its pixels run from -1024 to 1024, its blank targets are left out."""
     import torch
 
     model = model.to(device)
+    size = getattr(model, "input_resolution", None)
 
     def probabilities(picture: np.ndarray) -> dict[str, float]:
         pixels = torch.from_numpy((picture * 2 - 1) * 1024).float()[None, None].to(device)
+        if size and pixels.shape[-1] != size:  # the library's own resizing skips pixels
+            pixels = torch.nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
         with torch.inference_mode():
             values = model(pixels)[0].float().cpu().tolist()
         unknown = torch.isnan(model.op_threshs).tolist() if getattr(model, "op_threshs", None) is not None else []
@@ -138,9 +147,3 @@ def as_function(model: Any, device: str) -> Network:
         return {label: value for label, value, keep in zip(model.targets, values, known) if label and keep}
 
     return probabilities
-
-
-def download() -> None:
-    """Construct every network once, which makes TorchXRayVision fetch its file; only called at a user's request."""
-    for name in NETWORKS.values():
-        load_network(name, "cpu")

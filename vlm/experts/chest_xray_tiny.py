@@ -1,7 +1,7 @@
 """Expert `FINDINGS`: three findings of a synthetic chest X-ray, by a small network that the demo can train in seconds.
 
-It stands for a real classifier (`CXR`) where nothing can be downloaded: same way of asking, same form of answer. Trained
-on drawings only (`training/experts/chest_xray_tiny.py`), so on a patient's image its answers mean nothing.
+It stands for a real classifier (`CXR`) where nothing can be downloaded: same way of asking, same form of answer.
+Trained on drawings only (`training/experts/chest_xray_tiny.py`), so on a patient's image its answers mean nothing.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Expert `LESIONS`: finds round lesions in a CT slice by segmenting its pixels, no network and no weights.
 
 Body = largest region above -300 HU; candidates = soft-tissue regions clearly brighter than their surroundings that
-touch neither bone nor the body's rim, and nodules in the lungs (`ct_lungs.py`); the diameter comes from the area, partly
-covered pixels counted by brightness. Made for the synthetic slices; it shows the protocol on real pixel work and is no
-medical device.
+touch neither bone nor the body's rim, and nodules in the lungs (`ct_lungs.py`); the diameter comes from the area,
+partly covered pixels counted by brightness. Made for the synthetic slices; it shows the protocol on real pixel work
+and is no medical device.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""Lungs and lung nodules in a CT slice, by thresholds and shapes (scipy): the part of expert `LESIONS` inside the chest.
+"""Lungs and lung nodules in a CT slice, by thresholds and shapes (scipy): the part of expert `LESIONS` in the chest.
 
-Lungs are large regions of lung density that the body encloses on all sides; nodules are denser islands inside them, round
-and not so large as to be the heart. A vessel cut across looks like a small nodule on one slice: hence the smallest size.
+Lungs are large regions of lung density that the body encloses on all sides; nodules are denser islands inside them,
+round and not so large as to be the heart. A vessel cut across looks like a small nodule on one slice: hence the
+smallest size.
 """
 
 from typing import Any
@@ -30,8 +31,10 @@ def lung_mask(hu: np.ndarray, body: np.ndarray, spacing: tuple[float, float]) ->
 
 
 def nodules(hu: np.ndarray, lungs: np.ndarray, spacing: tuple[float, float]) -> list[dict[str, Any]]:
-    """Round dense islands in the lungs: `mm` (diameter of the disc of equal area), `row`, `column`, `hu`, and the pixels:
-    `region` (h, w) bool within the slices `box`. Order: as found.
+    """Round dense islands in the lungs, in the order they are found.
+
+    Each has `mm` (diameter of the disc of equal area), `row`, `column`, `hu`, and its pixels: `region` (h, w) bool
+    within the slices `box`.
     """
     from scipy import ndimage
 
@@ -50,7 +53,7 @@ def nodules(hu: np.ndarray, lungs: np.ndarray, spacing: tuple[float, float]) -> 
             continue
         row, column = ndimage.center_of_mass(region)
         found.append({
-            "mm": mm, "hu": float(np.median(hu[box][region])), "row": row + box[0].start, "column": column + box[1].start,
-            "box": box, "region": region,
+            "mm": mm, "hu": float(np.median(hu[box][region])), "row": row + box[0].start,
+            "column": column + box[1].start, "box": box, "region": region,
         })  # fmt: skip
     return found

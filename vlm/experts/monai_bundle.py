@@ -1,4 +1,4 @@
-"""Running a MONAI bundle's network on a volume: network, preprocessing and window size come from the bundle's own files.
+"""Running a MONAI bundle's network on a volume: network, preprocessing and window size are the bundle's own.
 
 Of a bundle's `configs/inference.json` only these three parts are evaluated, never its evaluator (which wants
 pytorch-ignite and writes files). A bundle's configuration is code all the same: use bundles from a source you trust.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlm.experts.protocol import ExpertError
-from vlm.experts.weights import missing_files, missing_packages, weights_folder
+from vlm.experts.weights import missing_files, missing_packages, require, weights_folder
 
 FILES = ("configs/inference.json", "configs/metadata.json", "models/model.pt")
 # Steps that the caller does itself: reading, and prompts that are already label numbers.
@@ -20,12 +20,12 @@ DROPPED = ("LoadImaged", "EnsureChannelFirstd", "VistaPreTransformd")
 MAX_RESAMPLED = 200_000_000  # voxels times channels after preprocessing
 
 
-def bundle_unavailable(name: str, folder: Path | None = None) -> str | None:
-    """Why the bundle `name` cannot run here and how to get it, or None."""
-    how = f"radio-vlm experts --download {name}, or python -m monai.bundle download --name {name} --bundle_dir "
+def bundle_unavailable(name: str, expert: str, folder: Path | None = None) -> str | None:
+    """Why the bundle `name` of an expert cannot run here and how to get it, or None."""
     where = folder or weights_folder(name)
+    by_hand = f"python -m monai.bundle download --name {name} --bundle_dir {where.parent}"
     packages = missing_packages("monai", "nibabel", "scipy", extra="experts")
-    return packages or missing_files(where, *FILES, how=how + str(where.parent))
+    return packages or missing_files(where, *FILES, how=f"radio-vlm experts --download {expert}, or {by_hand}")
 
 
 class Bundle:
@@ -96,9 +96,7 @@ class Bundle:
                 raise ExpertError("the volume is too large at the network's resolution")
             labels = to_labels(data["image"][None].to(self.device), self._windowed)
             data["pred"] = MetaTensor(labels.cpu().float(), meta=data["image"].meta)
-            undo = Invertd(
-                "pred", transform=self.preprocessing, orig_keys="image", nearest_interp=True, to_tensor=True
-            )
+            undo = Invertd("pred", transform=self.preprocessing, orig_keys="image", nearest_interp=True, to_tensor=True)
             labels = Compose([undo])(data)["pred"][0]
         found = np.rint(np.nan_to_num(labels.cpu().numpy())).astype(np.uint8)
         return np.ascontiguousarray(found.transpose(2, 1, 0))
@@ -109,16 +107,20 @@ class Bundle:
         from monai.inferers import sliding_window_inference
 
         # A window larger than the image would only compute padding.
-        sides = [min(side, -(-size // self.multiple) * self.multiple) for side, size in zip(self.window, image.shape[2:])]
+        sides = [
+            min(side, -(-size // self.multiple) * self.multiple) for side, size in zip(self.window, image.shape[2:])
+        ]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             return sliding_window_inference(
                 image, sides, 1, self.network, overlap=self.overlap, mode="gaussian", device=self.device, **kwargs
             ).float()
 
 
-def download_bundle(name: str, folder: Path) -> None:
-    """Fetch the bundle `name` of MONAI's model zoo into `folder`; only ever called because a user asked for it."""
+def download_bundle(name: str, expert: str) -> None:
+    """Fetch the bundle `name` of MONAI's model zoo into its folder; only ever called because a user asked for it."""
+    require(missing_packages("monai", extra="experts"), expert)
     from monai.bundle import download
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    download(name=name, bundle_dir=folder.parent)
+    folder = weights_folder(name).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    download(name=name, bundle_dir=folder)

@@ -90,6 +90,11 @@ class Expert(ABC):
         """
         return None
 
+    @classmethod
+    def download(cls) -> None:
+        """Fetch the weights, because the user asked for it (`radio-vlm experts --download NAME`); never called else."""
+        raise ExpertError(f"{cls.card.name} has nothing to download; weights: {cls.card.weights}")
+
     def check(self, arguments: tuple[str, ...]) -> None:
         """Raise `ExpertError` for arguments that it does not take: those that its card does not list."""
         check_arguments(self.card, arguments)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm.experts.monai_bundle import Bundle, bundle_unavailable
+from vlm.experts.monai_bundle import Bundle, bundle_unavailable, download_bundle
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
 from vlm.experts.regions import measure_labels, midline, regions_text
 from vlm.experts.volumes import read_volume
@@ -51,10 +51,14 @@ class Vista3D(Expert):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        return bundle_unavailable(BUNDLE)
+        return bundle_unavailable(BUNDLE, cls.card.name)
+
+    @classmethod
+    def download(cls) -> None:
+        download_bundle(BUNDLE, cls.card.name)
 
     def __init__(self, folder: Path | None = None, device: str | None = None) -> None:
-        require(bundle_unavailable(BUNDLE, folder), self.card.name)
+        require(bundle_unavailable(BUNDLE, self.card.name, folder), self.card.name)
         self.bundle = Bundle(folder or weights_folder(BUNDLE), multiple=16, device=device)
         self.names = self.bundle.names()
 

@@ -1,7 +1,7 @@
 """Reading a volume for the three-dimensional experts: a NIfTI file or the folder of a DICOM series.
 
-One small door (`read_volume`), so that the experts do not care where voxels come from. Whatever the geometry leaves open
-(slices that are missing, mixed or tilted) is refused: a measure in millilitres from it would be wrong.
+One small door (`read_volume`), so that the experts do not care where voxels come from. Whatever the geometry leaves
+open (slices that are missing or mixed) is refused: a measure in millilitres from it would be wrong.
 """
 
 from dataclasses import dataclass

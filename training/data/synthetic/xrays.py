@@ -54,7 +54,11 @@ class Xray:
 def random_patient(rng: random.Random) -> Patient:
     """An anatomy drawn at random."""
     return Patient(
-        rng.uniform(0.34, 0.42), rng.uniform(0.12, 0.18), rng.uniform(0.76, 0.84), rng.uniform(0.1, 0.3), rng.randint(6, 9)
+        rng.uniform(0.34, 0.42),
+        rng.uniform(0.12, 0.18),
+        rng.uniform(0.76, 0.84),
+        rng.uniform(0.1, 0.3),
+        rng.randint(6, 9),
     )
 
 
