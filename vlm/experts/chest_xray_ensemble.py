@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
-from vlm.experts.weights import missing_packages, require
+from vlm.experts.weights import home, missing_packages, require
 from vlm.experts.xray_pictures import read_xray, yes_no_text
 
 NETWORKS = {
@@ -107,7 +107,7 @@ def missing_weights() -> str | None:
 
     The library downloads on construction; that must not happen in the middle of a conversation, so it is looked for.
     """
-    folder = Path.home() / ".torchxrayvision" / "models_data"
+    folder = home() / ".torchxrayvision" / "models_data"
     held = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     # file names begin with the training data's name, "nih-densenet121..." or, for `all`, with all of theirs
     begin = {name: f"{name}-densenet121" for name in NETWORKS} | {

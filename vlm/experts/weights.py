@@ -5,6 +5,7 @@ because their licences are their own (VISTA3D's and BraTS's are not the code's).
 """
 
 import importlib.util
+import os
 from pathlib import Path
 
 from vlm.experts.protocol import ExpertError
@@ -12,7 +13,12 @@ from vlm.experts.protocol import ExpertError
 
 def weights_folder(name: str) -> Path:
     """The folder in which the weights called `name` are looked for when no other is given."""
-    return Path.home() / ".cache" / "radio-vlm" / "experts" / name
+    return home() / ".cache" / "radio-vlm" / "experts" / name
+
+
+def home() -> Path:
+    """The user's home folder; `~` as it stands where there is none, so that asking never fails."""
+    return Path(os.path.expanduser("~"))
 
 
 def missing_packages(*packages: str, extra: str) -> str | None:

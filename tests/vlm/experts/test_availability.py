@@ -15,7 +15,7 @@ HEAVY = ("monai", "torchxrayvision", "torchvision", "highdicom", "nibabel", "pyd
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
     """A machine without optional packages and weights."""
-    monkeypatch.setattr(weights.Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     return tmp_path
 
@@ -46,7 +46,7 @@ def test_what_is_missing_is_said_with_the_way_to_get_it(bare, name, said):
 
 
 def test_packages_without_weights_name_the_download(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights.Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: object())
     assert "radio-vlm experts --download VISTA3D" in get_expert("VISTA3D").unavailable()
     said = get_expert("CXR").unavailable()

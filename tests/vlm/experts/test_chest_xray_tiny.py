@@ -10,7 +10,7 @@ import pytest
 from training.data.synthetic.split_hash import split_of
 from training.data.synthetic.xrays import LABELS, random_patient, random_xray, render, write_dicom
 from training.experts.chest_xray_tiny import main, train
-from vlm.experts import ExpertError
+from vlm.experts import ExpertError, ExpertSession
 from vlm.experts.chest_xray_tiny import ChestXrayTiny
 
 pydicom = pytest.importorskip("pydicom", reason="optional package absent: pydicom")
@@ -50,6 +50,17 @@ def test_files_are_answered_like_arrays(trained, tmp_path, modality, inverted, s
         right += sum(said[label] == ("yes" if there else "no") for label, there in item.findings().items())
         total += len(LABELS)
     assert right / total >= 0.95
+
+
+def test_a_session_offers_it_for_x_rays_and_runs_it(trained, tmp_path):
+    item = random_xray(random.Random(2), random_patient(random.Random(2)), dict.fromkeys(LABELS, True))
+    write_dicom(tmp_path / "a.dcm", render(item, 0), "t", 0)
+    content = [{"type": "image", "image": str(tmp_path / "a.dcm")}, {"type": "text", "text": "Fluid?"}]
+    script = iter(["<FINDINGS()>", "yes"])
+    session = ExpertSession(["FINDINGS", "LESIONS"], instances={"FINDINGS": ChestXrayTiny(trained[0])})
+    transcript = session.run(lambda batch: [next(script)], [{"role": "user", "content": content}])
+    assert transcript.offered == ["FINDINGS"] and transcript.calls[0].ok
+    assert transcript.calls[0].text == "cardiomegaly: yes\neffusion: yes\nnodule: yes"
 
 
 def test_the_folder_says_what_it_is(trained, tmp_path):

@@ -60,9 +60,9 @@ def test_vista3d_answers_for_the_group_asked_for(vista, ct_file):
 
 
 def test_labels_in_turns_are_those_of_all_at_once(vista, ct_file, monkeypatch):
-    whole = vista.run(ct_file, ("muscles",)).mask
+    whole = vista.run(ct_file, ("hepatic tumor",)).mask
     monkeypatch.setattr(vista3d, "BUDGET_BYTES", 1)
-    assert np.array_equal(vista.run(ct_file, ("muscles",)).mask, whole) and whole.any()
+    assert np.array_equal(vista.run(ct_file, ("hepatic tumor",)).mask, whole) and whole.any()
 
 
 def test_groups_are_labels_of_the_bundle():
@@ -84,6 +84,20 @@ def test_weights_are_loaded_once_and_only_by_a_call(ct_file, tmp_path, monkeypat
         expert = session.instances.get("VISTA3D") or session.instances.setdefault("VISTA3D", Vista3D())
         expert.run(ct_file, ("bone lesion",))
     assert loads == ["vista3d"]
+
+
+def test_a_session_runs_it_on_a_series(vista, tmp_path):
+    """Offered by the headers of the series' files; the mask has the shape of the series."""
+    from tests.helpers.ct_series import write_series
+    from vlm.experts import ExpertSession
+
+    write_series(tmp_path / "s", [0, 5, 10, 15])
+    content = [{"type": "image", "image": str(tmp_path / "s")}, {"type": "text", "text": "Bones?"}]
+    script = iter(["<VISTA3D(skeleton)>", "many"])
+    session = ExpertSession(["VISTA3D", "BRATS"], instances={"VISTA3D": vista})
+    transcript = session.run(lambda batch: [next(script)], [{"role": "user", "content": content}])
+    assert transcript.offered == ["VISTA3D"] and transcript.calls[0].ok, transcript.calls
+    assert transcript.calls[0].result.mask.shape == (4, 96, 96) and "part" in transcript.calls[0].text
 
 
 @pytest.mark.parametrize(

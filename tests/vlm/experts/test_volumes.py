@@ -1,34 +1,15 @@
 """Volumes from NIfTI files and DICOM series: the same numbers and places, and clear refusals."""
 
-import random
-
 import numpy as np
 import pytest
 
-from training.data.synthetic.slices import random_slice, render, write_dicom
+from tests.helpers.ct_series import write_series
 from vlm.experts import ExpertError, volumes
 from vlm.experts.regions import measure, measure_labels, midline, regions_text
 from vlm.experts.volumes import Volume, read_volume
 
 nibabel = pytest.importorskip("nibabel", reason="optional package absent: nibabel")
 pydicom = pytest.importorskip("pydicom", reason="optional package absent: pydicom")
-
-
-def write_series(folder, places, **changes):
-    """One slice a place (mm along the body); file names run against the places. `changes`: header of the last slice."""
-    folder.mkdir()
-    item = random_slice(random.Random(1), 96, 1)
-    for index, place in enumerate(places):
-        file = folder / f"{len(places) - index:03d}.dcm"
-        write_dicom(file, render(item, 0, noise=0) + 100 * index, item, index, "s")
-        data = pydicom.dcmread(file)
-        data.ImagePositionPatient, data.SeriesInstanceUID = [-120, -110, place], "1.2.3"
-        if index == len(places) - 1:
-            data.update(changes)
-            for keyword, value in changes.items():
-                setattr(data, keyword, value)
-        data.save_as(file)
-    return item
 
 
 def test_a_series_is_sorted_by_its_geometry(tmp_path):
