@@ -23,4 +23,4 @@ class KnownModality(ExpertSession):
 
     def for_modalities(self) -> list[ExpertCard]:
         """Cards of the experts that read one of the modalities."""
-        return [card for card in self.cards.values() if card.modality in self.modalities]
+        return [card for card in self.cards.values() if set(card.modalities) & set(self.modalities)]

@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--expert", nargs="+", action="extend", default=[], metavar="NAME", help="expert models the model may call"
     )
     parser.add_argument("--experts", action="store_true", help="offer every known expert that fits the file")
+    parser.add_argument(
+        "--expert-feedback", choices=("text", "overlay", "both"), default="text",
+        help="what the model gets of an expert's mask (default: text)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--expert-log", metavar="FILE", help="append every expert call to this file, one JSON line each"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token (default), 1 samples"
@@ -73,23 +80,33 @@ def run(args: argparse.Namespace) -> int:
     items += [media_item(path, "document", pages=args.pages, dpi=args.dpi) for path in args.document]
     items += [media_item(path, "video", **clip) for path in args.video]  # files are checked before the weights load
     chat = Chat(load_model(args.model, args.device, args.dtype), processor, args, session)
-    if args.question is not None:
-        chat.ask(items, args.question)
-        return 0
-    return converse(chat, items, clip)
+    try:
+        if args.question is not None:
+            chat.ask(items, args.question)
+            return 0
+        return converse(chat, items, clip)
+    finally:
+        if session is not None:
+            session.close()
 
 
 def expert_session(args: argparse.Namespace):
     """The session that runs expert calls, or None when no expert is offered; an unknown name lists the known ones."""
     if not (args.expert or args.experts):
+        if args.expert_log or args.expert_feedback != "text":
+            from vlm.errors import RadioVLMError
+
+            raise RadioVLMError("--expert-log and --expert-feedback need --experts or --expert NAME")
         return None
     from vlm.errors import RadioVLMError
     from vlm.experts import ExpertError, ExpertSession
 
     try:
-        return ExpertSession(args.expert or None)
+        return ExpertSession(args.expert or None, feedback=args.expert_feedback, log=args.expert_log)
     except ExpertError as error:
         raise RadioVLMError(f"--expert: {error}") from error
+    except OSError as error:
+        raise RadioVLMError(f"--expert-log: cannot write {args.expert_log}: {error.strerror}") from error
 
 
 class Chat:
@@ -110,10 +127,22 @@ class Chat:
             answer = self.generate([asked])[0]
             self.messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
             return answer
-        transcript = self.session.run(self.generate, asked)  # it logs each call and its result
+        transcript = self.converse_with_experts(asked)
         # the cards are put into the first turn on every run, so the plain turn is kept, and what followed it
         self.messages = [*asked, *transcript.messages[len(asked) :]]
         return transcript.answer
+
+    def converse_with_experts(self, asked: list[dict]):
+        """The transcript; calls are shown as they happen, results by the session's own log lines."""
+        from vlm.experts import Answer, CallFinished, CallStarted
+
+        for event in self.session.stream(lambda messages: self.generate([messages]), asked):
+            if isinstance(event, CallStarted) and event.trigger is not None:
+                print(f"[asking {event.trigger}]", flush=True)
+            elif isinstance(event, CallFinished) and event.call.ok:
+                print(f"[{event.call.name} answered after {event.call.seconds:.1f} s]", flush=True)
+            elif isinstance(event, Answer):
+                return event.transcript
 
     def generate(self, conversations: list[list[dict]]) -> list[str]:
         """Answer one conversation, streaming to the terminal."""

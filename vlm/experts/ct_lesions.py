@@ -1,8 +1,9 @@
-"""Expert `LESIONS`: finds bright round lesions in a CT slice by segmenting its pixels, no network and no weights.
+"""Expert `LESIONS`: finds round lesions in a CT slice by segmenting its pixels, no network and no weights.
 
 Body = largest region above -300 HU; candidates = soft-tissue regions clearly brighter than their surroundings that
-touch neither bone nor the body's rim; the diameter comes from the area, partly covered pixels counted by brightness.
-Made for the synthetic slices; it shows the protocol on real pixel work and is no medical device.
+touch neither bone nor the body's rim, and nodules in the lungs (`ct_lungs.py`); the diameter comes from the area,
+partly covered pixels counted by brightness. Made for the synthetic slices; it shows the protocol on real pixel work
+and is no medical device.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm.experts.ct_lungs import lung_mask, nodules
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
 
 CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
@@ -26,7 +28,11 @@ def findings_text(number: int, largest: tuple[str, int] | None) -> str:
 
 @register_expert
 class CTLesions(Expert):
-    """Counts lesions, measures the largest, names its side. The mask numbers lesions from the largest (1) down."""
+    """Counts lesions, measures the largest, names its side. The mask numbers lesions from the largest (1) down.
+
+    Findings: `lesions` (`mm`, `side`, `place` soft tissue or lung, ...), `lungs` (area of each side in square cm, empty
+    without lungs), `labels` (names of the mask's labels).
+    """
 
     card = CARD
 
@@ -36,7 +42,12 @@ class CTLesions(Expert):
         for lesion in lesions:
             lesion["side"] = "left" if (lesion["column"] > lesion["middle"]) == left_is_high else "right"
         largest = (lesions[0]["side"], round(lesions[0]["mm"])) if lesions else None
-        return ExpertResult(findings_text(len(lesions), largest), mask, {"lesions": lesions})
+        findings = {
+            "lesions": lesions,
+            "lungs": lung_areas(hu, spacing, left_is_high),
+            "labels": {number: f"lesion {number}" for number in range(1, len(lesions) + 1)},
+        }
+        return ExpertResult(findings_text(len(lesions), largest), mask, findings)
 
 
 def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
@@ -66,27 +77,48 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
     return hu, (float(data.PixelSpacing[0]), float(data.PixelSpacing[1])), row_direction[0] > 0
 
 
+def lung_areas(hu: np.ndarray, spacing: tuple[float, float], left_is_high: bool) -> dict[str, float]:
+    """Area of the lungs on each side of the body's middle, in square cm; empty when the slice shows none."""
+    body = body_mask(hu)
+    lungs = lung_mask(hu, body, spacing)
+    if not lungs.any():
+        return {}
+    high = np.arange(hu.shape[1]) > float(np.nonzero(body)[1].mean())
+    pixel = spacing[0] * spacing[1] / 100
+    on_high, on_low = float(lungs[:, high].sum()) * pixel, float(lungs[:, ~high].sum()) * pixel
+    return {"left": on_high, "right": on_low} if left_is_high else {"left": on_low, "right": on_high}
+
+
+def body_mask(hu: np.ndarray) -> np.ndarray:
+    """The largest region denser than air (H, W) bool; all False when there is none."""
+    from scipy import ndimage
+
+    regions, count = ndimage.label(hu > BODY_HU)
+    if count == 0:
+        return np.zeros(hu.shape, bool)
+    return regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
+
+
 def segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Lesions in a slice `hu` (H, W): a mask (H, W) uint8 (1 = largest) and per lesion its measures, largest first.
+    """Lesions in a slice `hu` (H, W): a mask (H, W) uint16 (1 = largest) and per lesion its measures, largest first.
 
     Each lesion has `mm` (diameter of the disc of equal area), `row`, `column` (centroid), `middle` (the body's middle
-    column) and `hu` (brightness).
+    column), `hu` (brightness) and `place` (soft tissue or lung).
     """
     try:
         from scipy import ndimage
     except ImportError as error:
         raise ImportError("the expert LESIONS needs scipy: pip install 'radio-vlm[medical]'") from error
-    regions, count = ndimage.label(hu > BODY_HU)
-    empty = np.zeros(hu.shape, np.uint8)
-    if count == 0:
-        return empty, []
-    body = regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
+    body, mask = body_mask(hu), np.zeros(hu.shape, np.uint16)
+    if not body.any():
+        return mask, []
     middle = float(np.nonzero(body)[1].mean())
     # Bone, two pixels around it (its partly covered rim looks like a lesion), and the outermost pixels are out.
     bone = ndimage.binary_dilation(hu > BONE_HU, iterations=2)
     inside = ndimage.binary_erosion(ndimage.binary_fill_holes(body), iterations=3) & ~bone
-    labels, count = ndimage.label((hu > LESION_HU) & inside)
-    found = []
+    lungs = lung_mask(hu, body, spacing)
+    found = [nodule | {"middle": middle, "place": "lung"} for nodule in nodules(hu, lungs, spacing)]
+    labels, _ = ndimage.label((hu > LESION_HU) & inside & ~lungs)
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         window = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in box)
         region = labels[window] == label
@@ -96,12 +128,12 @@ def segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, l
         if measured is None:
             continue
         row, column = ndimage.center_of_mass(region)
-        measured |= {"row": row + window[0].start, "column": column + window[1].start, "middle": middle, "label": label}
-        found.append(measured)
+        measured |= {"row": row + window[0].start, "column": column + window[1].start, "middle": middle}
+        found.append(measured | {"place": "soft tissue", "box": window, "region": region})
     found.sort(key=lambda lesion: -lesion["mm"])
     for number, lesion in enumerate(found, start=1):
-        empty[labels == lesion.pop("label")] = number
-    return empty, found
+        mask[lesion.pop("box")][lesion.pop("region")] = number
+    return mask, found
 
 
 def _measure(

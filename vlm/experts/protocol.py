@@ -1,8 +1,9 @@
-"""What an expert declares (its card), what it returns, and the trigger by which a language model asks for it.
+"""What an expert declares (its card) and returns, and the registry in which it is found.
 
 The idea is VILA-M3's (arXiv 2411.12915): cards stand in the first user turn, the model answers with `<NAME(arg, ...)>`,
 the expert's result comes back as text in the next user turn. Two things are stricter here: triggers are parsed by a
-grammar (never by looking for a name inside the text), and experts are found in a registry (never in a caller's list).
+grammar (`vlm.experts.trigger`), never by looking for a name inside the text, and experts are found in a registry, never
+in a caller's list.
 """
 
 import re
@@ -12,19 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NAME = r"[A-Z][A-Z0-9_]*"
-ARGUMENT = r"[A-Za-z0-9][A-Za-z0-9 _-]*"
-# A strict trigger, and anything that looks like the start of one: the second finds what the first must then accept.
-TRIGGER = re.compile(rf"<({NAME})\(\s*((?:{ARGUMENT}(?:\s*,\s*{ARGUMENT})*)?)\s*\)>")
-ATTEMPT = re.compile(r"<\s*[A-Za-z_]\w*\s*\(")
+from vlm.experts.trigger import ARGUMENT, NAME, ExpertError, Trigger, TriggerError, parse_trigger
 
-
-class ExpertError(ValueError):
-    """An expert cannot serve this call. The message is fed back to the model as text, so it is short and plain."""
-
-
-class TriggerError(ExpertError):
-    """The reply contains something that looks like a trigger and is not exactly one valid trigger."""
+MODALITY = r"[A-Z]{2,16}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class ExpertCard:
     name: str
     """Upper-case name, as it stands in the trigger."""
     modality: str
-    """DICOM modality that it reads (`CT`, `MR`, `DX`, ...); an image of another or of no modality is refused."""
+    """DICOM modality that it reads (`CT`, `MR`, ...), or several (`DX/CR`); an image of another or none is refused."""
     body_part: str
     """Region it was made for, or `any`."""
     returns: str
@@ -47,9 +38,17 @@ class ExpertCard:
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, self.name):
             raise ValueError(f"expert name {self.name!r} must match {NAME}")
+        for modality in self.modalities:
+            if not re.fullmatch(MODALITY, modality):
+                raise ValueError(f"modality {self.modality!r} of expert {self.name} must be like CT or DX/CR")
         for argument in self.arguments:
             if not re.fullmatch(ARGUMENT, argument):
                 raise ValueError(f"argument {argument!r} of expert {self.name} must match {ARGUMENT}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Each of the modalities that the expert reads."""
+        return tuple(self.modality.split("/"))
 
     def line(self) -> str:
         """One line for the prompt, e.g. `<LESIONS()> CT: lesions`."""
@@ -58,28 +57,23 @@ class ExpertCard:
 
 @dataclass(frozen=True)
 class ExpertResult:
-    """What an expert found: `text` goes to the model; `mask` (H, W) integer labels, 0 = background, goes to people."""
+    """What an expert found.
+
+    `text` goes to the model. `mask` (H, W), or (D, H, W) for a volume, holds integer labels, 0 = background; it goes to
+    people, and to the model as an overlay where the session asks for one. `findings` is for programs;
+    `findings["labels"]`, if there, names the labels of the mask, e.g. `{1: "liver"}`.
+    """
 
     text: str
     mask: Any | None = None
     findings: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Trigger:
-    """One parsed call."""
-
-    name: str
-    arguments: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"<{self.name}({', '.join(self.arguments)})>"
-
-
 class Expert(ABC):
     """Base of all experts. Subclasses set `card` and are registered with `@register_expert`.
 
     An instance is made once, at the first call (load weights in `__init__`, never at import), and kept by the session.
+    Both run in a worker thread, so gradients are on in there: a network goes below `torch.inference_mode()`.
     """
 
     card: ExpertCard
@@ -88,14 +82,31 @@ class Expert(ABC):
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
         """Read the image file at `path` and report. Raises `ExpertError`, worded for the model, when it cannot."""
 
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """What this machine lacks for the expert, and how to get it; None where it can be used.
+
+        Must be quick and import nothing heavy. An expert that is not available is never offered unless asked for.
+        """
+        return None
+
+    @classmethod
+    def download(cls) -> None:
+        """Fetch the weights, because the user asked for it (`radio-vlm experts --download NAME`); never called else."""
+        raise ExpertError(f"{cls.card.name} has nothing to download; weights: {cls.card.weights}")
+
     def check(self, arguments: tuple[str, ...]) -> None:
-        """Raise `ExpertError` for arguments that the card does not list."""
-        valid = self.card.arguments
-        if arguments and not valid:
-            raise ExpertError(f"{self.card.name} takes no argument")
-        for argument in arguments:
-            if argument not in valid:
-                raise ExpertError(f"unknown argument {argument}; {self.card.name} takes {', '.join(valid)}")
+        """Raise `ExpertError` for arguments that it does not take: those that its card does not list."""
+        check_arguments(self.card, arguments)
+
+
+def check_arguments(card: ExpertCard, arguments: tuple[str, ...]) -> None:
+    """Raise `ExpertError` for arguments that the card does not list."""
+    if arguments and not card.arguments:
+        raise ExpertError(f"{card.name} takes no argument")
+    for argument in arguments:
+        if argument not in card.arguments:
+            raise ExpertError(f"unknown argument {argument}; {card.name} takes {', '.join(card.arguments)}")
 
 
 _EXPERTS: dict[str, type[Expert]] = {}
@@ -128,19 +139,17 @@ def card_block(cards: Iterable[ExpertCard]) -> str:
     return "\n".join(["Experts:", *lines, ""]) if lines else ""
 
 
-def parse_trigger(text: str) -> Trigger | None:
-    """The one trigger in a reply, or None when the reply is an ordinary answer.
-
-    Prose may surround it. Raises `TriggerError` for two triggers, nested brackets, lower-case names, stray characters:
-    whatever looks like a call and is not exactly one.
-    """
-    attempts = list(ATTEMPT.finditer(text))
-    if not attempts:
-        return None
-    if len(attempts) > 1:
-        raise TriggerError("one trigger at a time")
-    match = TRIGGER.match(text, attempts[0].start())
-    if match is None:
-        raise TriggerError("not a valid trigger; write <NAME(argument)>")
-    arguments = tuple(part.strip() for part in match[2].split(",")) if match[2].strip() else ()
-    return Trigger(match[1], arguments)
+__all__ = [
+    "Expert",
+    "ExpertCard",
+    "ExpertError",
+    "ExpertResult",
+    "Trigger",
+    "TriggerError",
+    "card_block",
+    "check_arguments",
+    "expert_names",
+    "get_expert",
+    "parse_trigger",
+    "register_expert",
+]

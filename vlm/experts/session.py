@@ -5,131 +5,120 @@ with its controls, so that what is measured is what was trained. The model is ju
 """
 
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm.experts.protocol import (
-    Expert,
-    ExpertCard,
-    ExpertError,
-    ExpertResult,
-    Trigger,
-    card_block,
-    expert_names,
-    get_expert,
-    parse_trigger,
+from vlm.experts.call_log import CallLog, ExpertCall
+from vlm.experts.conversation import (
+    ImageRef,
+    Message,
+    Messages,
+    image_file,
+    image_refs,
+    offer_cards,
+    reply_turn,
+    result_turn,
+    text_of,
 )
+from vlm.experts.events import Answer, CallFinished, CallStarted, Event, Offered, TextDelta
+from vlm.experts.feedback import FEEDBACK, checked, fed_back
+from vlm.experts.image_facts import SILENT, ImageFacts, file_digest, image_facts
+from vlm.experts.open_conversation import OpenConversation, chosen_image
+from vlm.experts.pipeline_reply import reply_of
+from vlm.experts.private_text import without_identifiers
+from vlm.experts.protocol import MODALITY, Expert, ExpertCard, check_arguments, expert_names, get_expert
+from vlm.experts.transcript import Transcript
+from vlm.experts.trigger import ExpertError, Trigger, attempt_text, parse_trigger
+from vlm.experts.worker import RaisedError, ThreadWorker
 
 logger = logging.getLogger(__name__)
 
-Message = dict[str, Any]
-Messages = list[Message]
 Generate = Callable[[list[Messages]], list[str]]
-
-
-@dataclass
-class ExpertCall:
-    """One line of the log: what the model wrote, what was run on which file, what came back."""
-
-    trigger: str
-    name: str
-    arguments: tuple[str, ...]
-    file: str | None
-    ok: bool
-    text: str
-    seconds: float
-    result: ExpertResult | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The call without the mask, for result files."""
-        row = {key: value for key, value in vars(self).items() if key != "result"}
-        return row | {"arguments": list(self.arguments)}
-
-
-@dataclass
-class Transcript:
-    """A finished conversation: all messages (cards and results included), the calls, the last reply."""
-
-    messages: Messages
-    answer: str = ""
-    calls: list[ExpertCall] = field(default_factory=list)
-    offered: list[str] = field(default_factory=list)
-
-    @property
-    def triggered(self) -> bool:
-        """Whether the model wrote anything that is or tries to be a trigger."""
-        return bool(self.calls)
-
-
-def text_of(message: Message) -> str:
-    """The text of one message, media left out."""
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(item["text"] for item in content if item["type"] == "text")
-
-
-def image_file(messages: Messages) -> Path | None:
-    """The file of the last image of a conversation; None when there is none or it is held in memory."""
-    for message in reversed(messages):
-        if isinstance(message["content"], str):
-            continue
-        for item in reversed(message["content"]):
-            if item["type"] == "image" and isinstance(item.get("image"), str | Path):
-                return Path(item["image"])
-    return None
-
-
-def offer_cards(messages: Messages, cards: Sequence[ExpertCard]) -> Messages:
-    """A copy of `messages` whose first user turn starts with the cards; unchanged when `cards` is empty."""
-    block = card_block(cards)
-    if not block:
-        return [dict(message) for message in messages]
-    out, done = [], False
-    for message in messages:
-        if message["role"] == "user" and not done:
-            content = message["content"]
-            items = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-            message, done = {**message, "content": [{"type": "text", "text": block}, *items]}, True
-        out.append(dict(message))
-    return out
-
-
-def result_turn(text: str, question: str) -> Message:
-    """The user turn that brings an expert's answer (or an error) back, with the question once more after it."""
-    return {"role": "user", "content": [{"type": "text", "text": f"{text}\n{question}"}]}
-
-
-def reply_turn(text: str) -> Message:
-    """An assistant turn."""
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+GenerateStream = Callable[[Messages], Iterable[str]]
+ISOLATION = ("thread", "process")
+MAX_ERROR = 300  # characters of an error that the model reads
 
 
 class ExpertSession:
-    """Runs conversations with experts.
+    """Runs conversations with experts, and keeps the experts that were called until it is closed.
 
-    `experts`: names that may be offered (default: all registered and all of `instances`). `max_calls`: calls answered
-    per conversation; the call after that is told so, and the reply that follows is the answer whatever it says.
-    `instances`: ready-made experts by name, for experts that need arguments of their own and for tests.
+    experts: names that may be offered (default: all registered that this machine can run, and all of `instances`).
+    max_calls: calls answered per conversation; the call after that is told so, and the reply that follows is the answer
+        whatever it says.
+    instances: ready-made experts by name, for experts that need arguments of their own and for tests.
+    feedback: what the model gets of a result that has a mask: "text", "overlay" (the slice with the mask's regions in
+        colour, and a legend) or "both". A result without mask is text in every case.
+    call_seconds: after this time a call is given up; loading an expert at its first call is not counted.
+    max_voxels, max_bytes: larger images are refused before an expert sees them.
+    isolation: experts run in a "thread" each, or in a "process" each, which can be killed; see `vlm.experts.worker`.
+    log: a file that gets one JSON line a call, without paths and identifiers.
     """
 
     def __init__(
-        self, experts: Sequence[str] | None = None, max_calls: int = 2, instances: dict[str, Expert] | None = None
+        self,
+        experts: Sequence[str] | None = None,
+        max_calls: int = 2,
+        instances: dict[str, Expert] | None = None,
+        *,
+        feedback: str = "text",
+        call_seconds: float = 120.0,
+        max_voxels: int = 2**29,
+        max_bytes: int = 2**32,
+        isolation: str = "thread",
+        log: str | Path | None = None,
     ) -> None:
-        if max_calls < 1:
-            raise ValueError(f"max_calls must be at least 1, not {max_calls}")
-        self.max_calls = max_calls
+        for name, value in {"max_calls": max_calls, "max_voxels": max_voxels, "max_bytes": max_bytes}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not 0 < call_seconds < float("inf"):
+            raise ValueError(f"call_seconds must be a time, not {call_seconds}")
+        for name, value, known in (("feedback", feedback, FEEDBACK), ("isolation", isolation, ISOLATION)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        self.max_calls, self.call_seconds = max_calls, call_seconds
+        self.max_voxels, self.max_bytes = max_voxels, max_bytes
+        self.feedback, self.isolation = feedback, isolation
         self.instances: dict[str, Expert] = dict(instances or {})
-        names = dict.fromkeys([*expert_names(), *self.instances]) if experts is None else experts
+        usable = [name for name in expert_names() if get_expert(name).unavailable() is None]
+        names = dict.fromkeys([*usable, *self.instances]) if experts is None else experts
         self.cards = {name: (self.instances.get(name) or get_expert(name)).card for name in names}
+        self.log = CallLog(log) if log is not None else None
+        self._workers: dict[str, Any] = {}
+
+    def __enter__(self) -> "ExpertSession":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all experts that were loaded. A call after this loads its expert again."""
+        while self._workers:
+            self._workers.popitem()[1].close()
 
     def fitting(self, path: Path | None) -> list[ExpertCard]:
         """Cards of the experts that may be offered for a file: those of its modality, read from its header."""
-        modality = file_modality(path)
-        return [card for card in self.cards.values() if card.modality == modality]
+        return self._reading(file_modality(path))
+
+    def _reading(self, modality: str | None) -> list[ExpertCard]:
+        return [card for card in self.cards.values() if modality in card.modalities]
+
+    def _fitting(self, ref: ImageRef) -> list[ExpertCard]:
+        """As `fitting`; where the header is silent the modality counts that the message states."""
+        cards = self.fitting(ref.path)
+        silent = not cards and ref.modality and image_facts(ref.path).kind.startswith(SILENT)
+        return self._reading(ref.modality) if silent else cards
+
+    def __call__(self, messages: Messages, generate: Any, offer: bool = True) -> Transcript:
+        """One conversation, as with a `transformers` pipeline.
+
+        generate: a `pipeline("image-text-to-text")`, or a function from messages to the reply (text).
+        """
+        return self.run(lambda batch: [reply_of(generate, one) for one in batch], messages, offer=offer)
 
     def run(self, generate: Generate, messages: Messages, offer: bool = True) -> Transcript:
         """One conversation; see `run_batch`."""
@@ -146,7 +135,8 @@ class ExpertSession:
 
         generate: maps a list of conversations to a list of replies; each round calls it once, with the conversations
             still open, cards and results already in their messages.
-        conversations: messages ending in a user turn, without cards; image items hold paths that can be opened.
+        conversations: messages ending in a user turn, without cards; image items hold paths that can be opened. With
+            several images an expert reads the last one that fits it, or the one of an argument `image N`.
         offer: False withholds the cards (control "expert withheld"); a trigger is then answered by an error.
         expert_override: for each conversation the file that experts read instead of the conversation's own image, or
             None (control "expert wrong": the file of a sample whose answer differs).
@@ -154,94 +144,214 @@ class ExpertSession:
         """
         if expert_override is not None and len(expert_override) != len(conversations):
             raise ValueError(f"{len(expert_override)} expert_override files for {len(conversations)} conversations")
-        transcripts, files, questions = [], [], []
+        states = []
         for index, messages in enumerate(conversations):
-            if not messages or messages[-1]["role"] != "user":
-                raise ValueError(f"conversation {index} must end in a user turn")
-            path = image_file(messages)
-            cards = self.fitting(path) if offer else []
-            transcripts.append(Transcript(offer_cards(messages, cards), offered=[card.name for card in cards]))
-            files.append((expert_override[index] if expert_override is not None else None) or path)
-            questions.append(text_of(messages[-1]))
-        open_ = list(range(len(transcripts)))
+            override = expert_override[index] if expert_override is not None else None
+            states.append(self._open(messages, offer, override, f"conversation {index}"))
+        open_ = states
         while open_:
-            replies = generate([transcripts[i].messages for i in open_])
+            replies = generate([state.transcript.messages for state in open_])
             if len(replies) != len(open_):
                 raise ValueError(f"generate returned {len(replies)} replies for {len(open_)} conversations")
             still_open = []
-            for i, reply in zip(open_, replies, strict=True):
-                transcript = transcripts[i]
-                transcript.messages.append(reply_turn(reply))
-                transcript.answer = reply
-                # One call beyond the limit is told so; after it the conversation ends.
-                call = self._call(reply, transcript, files[i]) if len(transcript.calls) <= self.max_calls else None
+            for state, reply in zip(open_, replies, strict=True):
+                call = self._read(state, reply)
                 if call is not None:
-                    transcript.calls.append(call)
-                    transcript.messages.append(result_turn(call.text, questions[i]))
-                    still_open.append(i)
+                    self._finish(state, self._call(state, reply, *call))
+                    still_open.append(state)
             open_ = still_open
-        return transcripts
+        return [state.transcript for state in states]
 
-    def _call(self, reply: str, transcript: Transcript, path: str | Path | None) -> ExpertCall | None:
-        """Run the trigger of a reply; None when the reply is an answer. Never raises: errors are text for the model."""
-        start, trigger, result = time.perf_counter(), None, None
+    def stream(
+        self,
+        generate_stream: GenerateStream,
+        messages: Messages,
+        offer: bool = True,
+        expert_override: str | Path | None = None,
+    ) -> Iterator[Event]:
+        """One conversation, as events in the order in which they happen; see `vlm.experts.events`.
+
+        generate_stream: maps messages to the pieces of the reply, as they are written.
+        """
+        state = self._open(messages, offer, expert_override, "the conversation")
+        yield Offered(tuple(state.transcript.offered), tuple(state.transcript.notes))
+        while True:
+            pieces = []
+            for piece in generate_stream(state.transcript.messages):
+                pieces.append(piece)
+                yield TextDelta(piece)
+            reply = "".join(pieces)
+            call = self._read(state, reply)
+            if call is None:
+                yield Answer(reply, state.transcript)
+                return
+            yield CallStarted(call[0])
+            done = self._call(state, reply, *call)
+            self._finish(state, done)
+            yield CallFinished(done)
+
+    def _open(self, messages: Messages, offer: bool, override: str | Path | None, what: str) -> OpenConversation:
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError(f"{what} must end in a user turn")
+        files = image_refs(messages)
+        fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
+        state = OpenConversation.of(messages, files, fitting, list(self.cards), override)
+        for ref in files if offer and self.cards else []:
+            if not fitting[ref.number]:
+                state.transcript.notes.append(f"image {ref.number} is {kind_of(ref)}: no expert is offered for it")
+        for note in state.transcript.notes:
+            logger.info("%s", note)
+        if self.log is not None:
+            digests = {str(ref.number): file_digest(ref.path) for ref in files}
+            self.log.write("offer", files=digests, experts=state.transcript.offered, notes=state.transcript.notes)
+        return state
+
+    def _read(self, state: OpenConversation, reply: str) -> tuple[Trigger | None, ExpertError | None] | None:
+        """Take a reply in. None when it is the answer; else what was called, or why that cannot be read."""
+        if not isinstance(reply, str):
+            raise TypeError(f"a reply must be text, not {type(reply).__name__}")
+        transcript = state.transcript
+        transcript.messages.append(reply_turn(reply))
+        transcript.answer = reply
+        # One call beyond the limit is told so; after it the conversation ends.
+        if len(transcript.calls) > self.max_calls:
+            return None
         try:
             trigger = parse_trigger(reply)
-            if trigger is None:
-                return None
-            if len(transcript.calls) >= self.max_calls:
-                raise ExpertError("no more calls")
-            result = self._run(trigger, transcript.offered, path)
-            text = result.text
         except ExpertError as error:
-            text = f"error: {error}"
+            return None, error
+        return None if trigger is None else (trigger, None)
+
+    def _finish(self, state: OpenConversation, call: ExpertCall) -> None:
+        state.transcript.calls.append(call)
+        state.transcript.messages.append(result_turn(call.text, state.question, call.overlay))
+
+    def _call(
+        self, state: OpenConversation, reply: str, trigger: Trigger | None, problem: ExpertError | None
+    ) -> ExpertCall:
+        """Run a trigger. Never raises: errors are text for the model."""
+        start, result, overlay, path, facts = time.perf_counter(), None, None, None, ImageFacts(None, "no file")
+        expert_seconds, name = 0.0, trigger.name if trigger else "expert"
+        try:
+            if problem is not None:
+                raise problem
+            if len(state.transcript.calls) >= self.max_calls:
+                raise ExpertError("no more calls")
+            shown, arguments = self._chosen(state, trigger)
+            path = Path(state.override) if state.override is not None else shown
+            facts = image_facts(path)
+            self._check_size(facts)
+            check_arguments(self.cards[trigger.name], arguments)  # before anything is loaded
+            worker = self._worker(trigger.name)
+            try:
+                raw = worker.call(path, arguments, self.call_seconds)
+            finally:
+                expert_seconds = worker.run_seconds
+            found = checked(raw, trigger.name, facts)
+            text, overlay = fed_back(found, self.feedback, path, shown)
+            result = found
+        except ExpertError as error:
+            text = f"error: {str(error)[:MAX_ERROR]}"
         except Exception as error:
             # An expert is foreign code: whatever it raises, the model is told and the conversation goes on.
-            logger.exception("expert %s failed on %s", trigger, path)
-            text = f"error: {trigger.name if trigger else 'expert'} failed: {type(error).__name__}"
+            kind = error.args[0] if isinstance(error, RaisedError) else type(error).__name__
+            message = error.args[1] if isinstance(error, RaisedError) else str(error)
+            message = without_identifiers(message, path, facts.identifiers)[:MAX_ERROR]
+            logger.warning("expert %s failed: %s: %s; in %s", name, kind, message, frames(error))
+            text = f"error: {name} failed: {kind}"
+        path = path or (Path(state.override) if state.override is not None else state.last_file)
+        facts = image_facts(path)
+        text = without_identifiers(text, path, facts.identifiers)
         trigger_ok = trigger or Trigger("INVALID")
         call = ExpertCall(
             reply, trigger_ok.name, trigger_ok.arguments, str(path) if path else None, result is not None, text,
-            time.perf_counter() - start, result,
+            time.perf_counter() - start, result, expert_seconds, overlay,
         )  # fmt: skip
-        logger.info("expert call %s on %s: %s", trigger or "(invalid)", path, text)
+        self._note(call, trigger, path, facts)
         return call
 
-    def _run(self, trigger: Trigger, offered: list[str], path: str | Path | None) -> ExpertResult:
-        """The expert's result; `ExpertError` for an unknown or not offered expert, wrong arguments, or no file."""
-        if trigger.name not in self.cards:
-            raise ExpertError(f"unknown expert {trigger.name}; known: {', '.join(self.cards)}")
-        if trigger.name not in offered:
-            raise ExpertError(f"{trigger.name} is not available")
-        if path is None:
-            raise ExpertError("there is no image file")
-        if trigger.name not in self.instances:
-            self.instances[trigger.name] = get_expert(trigger.name)()
-        expert = self.instances[trigger.name]
-        expert.check(trigger.arguments)
-        result = expert.run(Path(path), trigger.arguments)
-        if not isinstance(result, ExpertResult):
-            raise TypeError(f"{trigger.name} returned {type(result).__name__}, not ExpertResult")
-        return result
+    def _note(self, call: ExpertCall, trigger: Trigger | None, path: Path | None, facts: ImageFacts) -> None:
+        """The call's line in the log."""
+        written = without_identifiers(str(trigger or attempt_text(call.trigger)), path, facts.identifiers)
+        logger.info("expert call %s: %s", written, call.text)
+        if self.log is None:
+            return
+        arguments = [without_identifiers(argument, path, facts.identifiers) for argument in call.arguments]
+        mask = None if call.result is None or call.result.mask is None else bool(call.result.mask.any())
+        self.log.write(
+            "call", trigger=written, expert=call.name, arguments=arguments, file=file_digest(path), ok=call.ok,
+            text=call.text, marked=mask, overlay=call.overlay is not None, seconds=round(call.seconds, 4),
+            expert_seconds=round(call.expert_seconds, 4),
+        )  # fmt: skip
+
+    def _chosen(self, state: OpenConversation, trigger: Trigger) -> tuple[Path, tuple[str, ...]]:
+        """The image that a call is for, and the arguments left for the expert.
+
+        Raises `ExpertError` for an unknown expert, one that is not offered, one that does not fit, or no file.
+        """
+        name = trigger.name
+        if name not in self.cards:
+            raise ExpertError(f"unknown expert {name}; known: {', '.join(self.cards)}")
+        card = self.cards[name]
+        if name not in state.transcript.offered:
+            if not state.fitting:  # withheld, or no image in a file
+                raise ExpertError(f"{name} is not available")
+            kinds = ", ".join(dict.fromkeys(map(kind_of, state.files)))
+            raise ExpertError(f"{name} is not available: it reads {card.modality}, the image is {kinds}")
+        return chosen_image(trigger, card, state.candidates(name))
+
+    def _check_size(self, facts: ImageFacts) -> None:
+        if facts.voxels > self.max_voxels:
+            raise ExpertError(f"the image is too large: {facts.voxels:,} voxels, at most {self.max_voxels:,}")
+        if facts.size > self.max_bytes:
+            raise ExpertError(f"the image is too large: {facts.size:,} bytes, at most {self.max_bytes:,}")
+
+    def _worker(self, name: str) -> Any:
+        """The worker of an expert; the expert itself is loaded at its first call."""
+        if name not in self._workers:
+            instance = self.instances.get(name)
+            if self.isolation == "process":
+                from vlm.experts.process_worker import ProcessWorker
+
+                self._workers[name] = ProcessWorker(name, instance or get_expert(name))
+            else:
+                self._workers[name] = ThreadWorker(name, (lambda: instance) if instance else get_expert(name))
+        return self._workers[name]
 
 
-def file_modality(path: Path | None) -> str | None:
-    """The modality that a DICOM header states; None for anything else (no guess from the file's name)."""
-    if path is None or not Path(path).is_file():
-        return None
-    with open(path, "rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
-    except Exception as error:
-        logger.warning("cannot read the DICOM header of %s: %s", path, error)
-        return None
-    return str(header.get("Modality", "")) or None
+def frames(error: BaseException) -> str:
+    """Where an error came from, innermost last, without its message: `expert.py:12 run`."""
+    found = traceback.extract_tb(error.__traceback__)[-3:]
+    return ", ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in found) or "another process"
 
 
-__all__ = ["ExpertCall", "ExpertSession", "Transcript", "offer_cards", "reply_turn", "result_turn"]
+def kind_of(ref: ImageRef) -> str:
+    """What an image is, in words: its header's, or the message's where the header is silent."""
+    kind = image_facts(ref.path).kind
+    stated = ref.modality and kind.startswith(SILENT) and re.fullmatch(MODALITY, ref.modality)
+    return ref.modality if stated else kind
+
+
+def file_modality(path: str | Path | None) -> str | None:
+    """The modality that a DICOM header states; None for anything else (no guess from the file's name).
+
+    Also None for what is stated but is no image to look at: structured reports, secondary captures.
+    """
+    return image_facts(path).modality
+
+
+__all__ = [
+    "ExpertCall",
+    "ExpertSession",
+    "Generate",
+    "Message",
+    "Messages",
+    "Transcript",
+    "file_modality",
+    "image_file",
+    "image_refs",
+    "offer_cards",
+    "reply_turn",
+    "result_turn",
+    "text_of",
+]

@@ -158,3 +158,44 @@ def test_sampling_follows_the_temperature(folder):
         assert chat.ask([], "Hi") == processor.tokenizer.decode([100])
         assert asked["do_sample"] is sampled and asked.get("temperature", 0.0) == temperature
     assert chat_module.HELP
+
+
+class Marker(Expert):
+    card = ExpertCard(name="MARKER", modality="CT", body_part="any", returns="a region")
+
+    def run(self, path, arguments):
+        return ExpertResult("one region", np.ones((48, 80), int), {"labels": {1: "liver"}})
+
+
+def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, monkeypatch, capsys, tmp_path):
+    from vlm.experts import session as session_module
+
+    monkeypatch.setattr(session_module, "file_modality", lambda path: "CT")
+    words = ["--experts", "--expert-feedback", "both", "--expert-log", str(tmp_path / "calls.jsonl")]
+    args = arguments(*words)
+    session = chat_module.expert_session(args)
+    session.cards = {"MARKER": Marker.card}
+    session.instances["MARKER"] = Marker()
+    chat = Scripted(["<MARKER()>", "<MARKER(>", "red"], session=session)
+    assert chat.ask([{"type": "image", "image": str(folder / "page.png")}], "Colour?") == "red"
+    shown = capsys.readouterr().out
+    assert shown.index("[asking <MARKER()>]") < shown.index("[MARKER answered after ")
+    turns = [message["content"] for message in chat.asked[-1] if message["role"] == "user"]
+    overlay, words = turns[1]
+    assert overlay["image"].size == (80, 48) and words["text"] == "one region\noverlay: red: liver\nColour?"
+    assert "not a valid trigger" in turns[2][0]["text"]
+    assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 3  # what was offered, and two calls
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--expert-log", "calls.jsonl"], "need --experts"),
+        (["--expert-feedback", "overlay"], "need --experts"),
+        (["--experts", "--expert-log", "."], "--expert-log: cannot write ."),
+    ],
+)
+def test_expert_options_that_cannot_work(folder, capsys, words, message):
+    assert main(["chat", "--model", str(folder / "model"), *words, "--question", "?"]) == 2
+    assert message in capsys.readouterr().err

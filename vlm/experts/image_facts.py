@@ -1,0 +1,183 @@
+"""What the header of an image file says before an expert may see it: modality, size, and whose image it is.
+
+Only the header is believed, never the name of a file. Identifiers are read for one purpose: to take them out of
+whatever an expert says (`vlm.experts.private_text`). Nothing here decodes a pixel.
+"""
+
+import functools
+import gzip
+import hashlib
+import logging
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds .7.1 ... .7.4
+MAX_FILES = 4096
+SILENT = "of no stated modality"
+IDENTIFIERS = (
+    "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
+    "PatientBirthDate", "PatientAddress", "PatientTelephoneNumbers", "ResponsiblePerson",
+    "AccessionNumber", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName",
+    "OperatorsName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPInstanceUID", "FrameOfReferenceUID",
+)  # fmt: skip
+NEEDED = (*IDENTIFIERS, "Modality", "SOPClassUID", "Rows", "Columns", "NumberOfFrames")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Attributes:
+    modality: DICOM modality, or None where nothing or nothing usable is stated.
+    kind: the image in words that may be shown to anyone, e.g. `CT`, `of no stated modality`.
+    voxels: pixels of all slices and frames, 0 where unknown.
+    shape: (rows, columns) of a slice, None where unknown.
+    size: bytes of the file, or of all files of a folder.
+    identifiers: strings of the header that name a person, a place or an examination.
+    """
+
+    modality: str | None
+    kind: str
+    voxels: int = 0
+    size: int = 0
+    identifiers: tuple[str, ...] = ()
+    shape: tuple[int, int] | None = None
+    series: bool = False
+    """Whether it is a folder: of one series, or of several that together are one examination."""
+
+
+def image_facts(path: str | Path | None) -> ImageFacts:
+    """Facts about a DICOM file, a folder with one DICOM series, a NIfTI file or a picture. Never raises for bad files.
+
+    Raises ImportError for a DICOM file without pydicom.
+    """
+    if path is None:
+        return ImageFacts(None, "no file")
+    try:
+        state = Path(path).stat()
+    except (OSError, ValueError):
+        return ImageFacts(None, "a file that is not there")
+    return _facts(str(path), state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _facts(path: str, changed: int, size: int) -> ImageFacts:
+    try:
+        if Path(path).is_dir():
+            return _folder(Path(path))
+        with open(path, "rb") as file:
+            head = file.read(352)
+        if head[128:132] == b"DICM":
+            return _dicom(path, size)
+        if head[:2] == b"\x1f\x8b" or head[344:347] in (b"n+1", b"ni1"):
+            return ImageFacts(None, f"{SILENT} (NIfTI)", _nifti_voxels(path, head), size)
+        shape = _picture_shape(path)
+        return ImageFacts(None, SILENT, shape[0] * shape[1] if shape else 0, size, shape=shape)
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged header may raise anything
+        logger.warning("cannot read an image's header: %s", type(error).__name__)
+        return ImageFacts(None, "unreadable", size=size)
+
+
+def _dicom(path: str, size: int) -> ImageFacts:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's name the file
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(NEEDED))
+    found = []
+    for keyword in IDENTIFIERS:
+        if keyword not in data:
+            continue
+        element = data[keyword]
+        texts = [str(one).strip() for one in (element.value if element.VM > 1 else [element.value]) if one is not None]
+        found += ["^".join(text.split()) if element.VR == "PN" else text for text in texts if text]
+    modality = str(data.get("Modality") or "").strip() or None
+    shape = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
+    voxels = shape[0] * shape[1] * max(1, int(data.get("NumberOfFrames") or 1))
+    kind = modality if modality and modality.isalnum() and len(modality) <= 16 else SILENT
+    if not voxels:
+        report = "a structured report" if modality == "SR" else f"a {kind} object" if modality else "a file"
+        modality, kind = None, f"{report} without an image"
+    elif f"{data.get('SOPClassUID') or ''}.".startswith(f"{SECONDARY_CAPTURE}."):
+        modality, kind = None, "a secondary capture (a screenshot)"
+    return ImageFacts(modality, kind, voxels, size, tuple(dict.fromkeys(found)), shape if voxels else None)
+
+
+def _folder(path: Path) -> ImageFacts:
+    """A series: every DICOM image in it must state the same modality; objects without image and captures are passed."""
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    size = sum(file.stat().st_size for file in files)
+    if len(files) > MAX_FILES:
+        return ImageFacts(None, f"a folder of more than {MAX_FILES} files", 0, size)
+    facts = []
+    for file in files:
+        with open(file, "rb") as opened:
+            if opened.read(132)[128:] == b"DICM":
+                facts.append(_dicom(str(file), file.stat().st_size))
+    found = {one.modality for one in facts if one.modality}
+    identifiers = tuple(dict.fromkeys(text for one in facts for text in one.identifiers))
+    voxels = sum(one.voxels for one in facts)
+    if len(found) == 1:
+        return ImageFacts(*found, *found, voxels, size, identifiers, series=True)
+    kind = f"a folder of several modalities ({', '.join(sorted(found))})" if found else f"{SILENT} (a folder)"
+    return ImageFacts(None, kind, voxels, size, identifiers, series=True)
+
+
+def _nifti_voxels(path: str, head: bytes) -> int:
+    if head[:2] == b"\x1f\x8b":
+        with gzip.open(path) as file:
+            head = file.read(352)
+    order = "<" if head[:4] == b"\x5c\x01\x00\x00" else ">"
+    dimensions = struct.unpack(f"{order}8h", head[40:56])
+    voxels = 1
+    for count in dimensions[1 : 1 + min(max(dimensions[0], 0), 7)]:
+        voxels *= max(1, count)
+    return voxels
+
+
+def _picture_shape(path: str) -> tuple[int, int] | None:
+    """(rows, columns), upright, of what Pillow opens, from its header; None for other files."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: lies on its side
+                return (image.width, image.height) if turned else (image.height, image.width)
+    except Image.DecompressionBombError:
+        return 2**31, 2**31
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def file_digest(path: str | Path | None) -> str | None:
+    """First 16 hex digits of the SHA-256 of a file's content (a folder: of its files' names' order and contents).
+
+    This is how a log names an image: the same image has the same digest, and the digest tells nobody whose it is.
+    """
+    if path is None:
+        return None
+    try:
+        state = Path(path).stat()
+        return _digest(str(path), state.st_mtime_ns, state.st_size)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: str, changed: int, size: int) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]:
+        if file.is_file():
+            with open(file, "rb") as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
