@@ -1,4 +1,4 @@
-"""Damaged copies of files, by seed: flipped bytes, cut ends, changed headers; and whether a reader survives one.
+"""Damaged copies of files, by seed: flipped bytes, cut ends, edited headers; and whether a reader survives one.
 
 What is wanted of a reader: it opens the file, or says in a SampleError why not; soon, and in little memory.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlm.errors import SampleError
 
-KINDS = ("flip", "flip header", "cut", "grow", "zero", "swap")
+KINDS = ("flip", "flip header", "cut", "grow", "zero", "swap", "value")
 SIZES = (0, 1, 2, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
@@ -40,11 +40,32 @@ def mutate(data: bytes, seed: int) -> tuple[str, bytes]:
         start = chance.randrange(len(out))
         stop = min(len(out), start + chance.randint(1, 512))
         out[start:stop] = bytes(stop - start)
+    elif kind == "value":  # a value of the image's description in DICOM (groups 0018, 0020, 0028), or any in the header
+        places = [i for group in (b"\x28\0", b"\x20\0", b"\x18\0") for i in _places(data, group)] or [0]
+        for _ in range(chance.randint(1, 3)):
+            place = min(chance.choice(places) + 8 if len(places) > 1 else chance.randrange(head), len(out) - 8)
+            number = chance.choice((*SIZES, chance.randrange(2**31))).to_bytes(4, "little")
+            written = chance.choice((number[:2], number, b"-1", b"1e99", b"nan ", b"0 ", b"-0.00001"))
+            out[place : place + len(written)] = written
     else:  # two stretches of the header change places
         size = chance.randint(1, 64)
         one, two = sorted(chance.randrange(max(1, head - size)) for _ in range(2))
         out[one : one + size], out[two : two + size] = out[two : two + size], out[one : one + size]
     return kind, bytes(out)
+
+
+def _places(data: bytes, pattern: bytes) -> list[int]:
+    """Where `pattern` stands in the first 8 kB behind the preamble, at even places."""
+    return [i for i in range(132, min(len(data), 8192), 2) if data[i : i + 2] == pattern]
+
+
+def peak_mb() -> float:
+    """The most memory this process has held so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would start with what the parent process held
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @dataclass
@@ -61,7 +82,7 @@ class Survival:
 def survive(cases, readers: Callable[[Path], None], folder: Path) -> Survival:
     """Reads every (name, data) of `cases`; `readers` opens one file. The folder holds one file at a time."""
     found = Survival()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     for name, data in cases:
         path = folder / name
         path.write_bytes(data)
@@ -75,7 +96,7 @@ def survive(cases, readers: Callable[[Path], None], folder: Path) -> Survival:
             found.crashed.append((name, type(error).__name__, str(error)[:200]))
         found.slowest = max(found.slowest, time.monotonic() - started)
         path.unlink()
-    found.grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    found.grown_mb = peak_mb() - before
     return found
 
 
