@@ -127,13 +127,15 @@ def sources(out: Path, folder: Path | None) -> list[Path]:
         save(plain, out / "a.dcm"),
         save(deflated, out / "b.dcm"),
         write_enhanced(out / "c.dcm", body((16, 16, 5))),
+    ]
+    nifti = [
         write_nifti(out / "d.nii", body(), slope=(2, -1)),
         write_nifti(out / "e.nii.gz", body((20, 20, 20))),
         write_nifti(out / "f.nii.gz", four),
     ]
     real = sorted(folder.glob("*.dcm")) if folder else []
     small = [path for path in real if path.stat().st_size <= LARGE]
-    return [*written, *small] * 4 + [path for path in real if path not in small]
+    return [*written, *nifti * 3, *small] * 4 + [path for path in real if path not in small]
 
 
 def run_mutations(out: Path, folder: Path | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.medical_files import body, new_dataset, save, write_enhanced, write_nifti, write_series
+from tests.helpers.mutations import mutate
 from tests.helpers.tiny_processor import tiny_processor
 from vlm.errors import SampleError
 from vlm.media import load_image, read_channels, read_volume
@@ -151,6 +152,23 @@ def test_planted_words_do_not_leave_in_errors(tmp_path: Path, heard):
             except Exception as error:  # noqa: BLE001
                 pytest.fail(f"{name}: {type(error).__name__} {error}")
     assert refused >= 12
+    clean(heard())
+
+
+def test_planted_words_do_not_leave_damaged_files(tmp_path: Path, heard):
+    data = write(tmp_path / "x").read_bytes()
+    results = [0, 0]
+    for seed in range(120):
+        path = tmp_path / f"y{seed}"
+        path.write_bytes(mutate(data, seed)[1])
+        try:
+            scan = read_dicom(path)
+            clean(scan.header, scan.warnings, scan.modality)
+            results[0] += 1
+        except SampleError as error:
+            clean(error, "".join(traceback.format_exception(error)))
+            results[1] += 1
+    assert min(results) > 20, results
     clean(heard())
 
 

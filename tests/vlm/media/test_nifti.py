@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.medical_files import affine_of, body, write_nifti
 from vlm.errors import SampleError
-from vlm.media import read_volume
+from vlm.media import load_image, read_volume
 from vlm.media.nifti import read_nifti, read_nifti_frames
 
 nibabel = pytest.importorskip("nibabel", reason="optional package absent: nibabel")
@@ -109,6 +109,11 @@ def test_what_is_refused(tmp_path: Path):
     assert "pair" in refused("not_nifti", tmp_path / "pair.nii")
     holed = write_nifti(tmp_path / "n.nii", np.where(VOLUME == 7, np.nan, VOLUME).astype(np.float32))
     assert read_nifti(holed).warnings == ("NaN voxels became 0",)
+
+
+def test_as_an_image_it_is_told_what_to_do(tmp_path: Path):
+    with pytest.raises(SampleError, match="'type': 'volume'"):
+        load_image(write_nifti(tmp_path / "x.nii", VOLUME))
 
 
 def test_small_files_cannot_unpack_to_more_than_their_shape_and_that_is_bounded(tmp_path: Path):
