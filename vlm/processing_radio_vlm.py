@@ -18,6 +18,7 @@ from vlm.geometry import Size, plan_prompt
 from vlm.prompt_documents import expand_documents
 from vlm.prompt_media import prepare_media
 from vlm.prompt_tokens import lay_out
+from vlm.prompt_volumes import expand_volumes
 from vlm.prompt_writer import Prompt, PromptWriter, token_id
 from vlm.self_contained import SelfContainedMixin
 from vlm.tagged_text import split_tags
@@ -104,6 +105,10 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         """How many placeholders an image of `height` x `width` pixels becomes when it is alone in its prompt."""
         plan = plan_prompt([Size(height, width)], self.image_processor.geometry, self.video).plans[0]
         return sum(num_tokens(self.projector_config, *grid) for grid in plan.maps)
+
+    def _expand(self, messages: list[dict]) -> list[dict]:
+        """Documents as pages, volumes as slices (within the tokens that an item allows)."""
+        return expand_volumes(expand_documents(messages), self.num_image_tokens)
 
     def set_pruning_rate(self, rate: float) -> None:
         """Leave out this share of the tokens of every video from now on; needs no other model or weights.
@@ -201,7 +206,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         variables = {"add_generation_prompt": add_generation_prompt, **template_variables}
         try:
             writer = self._writer(chat_template)
-            prompt = writer.write(expand_documents(messages), want_labels, variables)
+            prompt = writer.write(self._expand(messages), want_labels, variables)
             encoded = self._encode(prompt, writer, pixel_dtype, sample_id, pruning_rate)
             self._check_length(encoded, max_length)
             if not want_labels:
@@ -310,7 +315,7 @@ class RadioVLMProcessor(SelfContainedMixin, ProcessorMixin):
         if not tokenize:
             writer = self._writer(chat_template)
             variables["add_generation_prompt"] = add_generation_prompt
-            texts = [writer.readable(writer.write(expand_documents(rows), False, variables)) for rows in batch]
+            texts = [writer.readable(writer.write(self._expand(rows), False, variables)) for rows in batch]
             return texts if is_batch else texts[0]
         encoded = [
             self.encode(

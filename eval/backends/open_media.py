@@ -17,6 +17,7 @@ from vlm.chat import VIDEO_OPTIONS
 from vlm.errors import SampleError
 from vlm.prompt_documents import expand_documents
 from vlm.prompt_media import open_image, open_video
+from vlm.prompt_volumes import expand_volumes
 from vlm.rgb import to_rgb
 from vlm.video_prompt import video_text
 from vlm.video_settings import DEFAULT_VIDEO
@@ -61,7 +62,7 @@ def open_media(messages: Messages, video: Mapping[str, Any]) -> Messages:
     """
     return [
         {**message, "content": [_opened(item, video) for item in items_of(message)]}
-        for message in expand_documents(messages)
+        for message in expand_volumes(expand_documents(messages))
     ]
 
 

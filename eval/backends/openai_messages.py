@@ -20,6 +20,7 @@ from eval.backends.base import Messages
 from eval.backends.open_media import Clip, items_of, open_media
 from vlm.chat import VIDEO_OPTIONS
 from vlm.prompt_documents import expand_documents
+from vlm.prompt_volumes import expand_volumes
 from vlm.rgb import ORIENTATION
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def to_openai(
     """
     sizes: list[tuple[int, int]] = []
     sent = []
-    for message in expand_documents(messages):
+    for message in expand_volumes(expand_documents(messages)):
         parts: list[dict[str, Any]] = []
         for item in items_of(message):
             parts += _parts(item, video, exact, sizes)

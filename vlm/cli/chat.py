@@ -3,21 +3,24 @@
 import argparse
 from pathlib import Path
 
-HELP = "ask a model about images, DICOM files, documents or a video"
+HELP = "ask a model about images, DICOM files, volumes, documents or a video"
 DESCRIPTION = (
     "One question with --question, a conversation without it. Images (PNG, JPEG, TIFF, WebP, DICOM), documents (PDF,\n"
-    "TIFF of several pages) and videos belong to the first question; more can be added on the way. The answer is\n"
-    "streamed token by token."
+    "TIFF of several pages), volumes (a folder of DICOM slices, a multi-frame file, NIfTI) and videos belong to the\n"
+    "first question; more can be added on the way. The answer is streamed token by token."
 )
 EPILOG = """examples:
   radio-vlm chat --model runs/demo/export --image receipt.png --question "TOTAL?"
   radio-vlm chat --model runs/demo/export --document report.pdf --pages 1-3 --question "What is the total?"
   radio-vlm chat --model runs/demo/export --video clip.mp4 --question "Which way does it move?"
   radio-vlm chat --model runs/demo/export --image slice.dcm --experts --question "Number?"
+  radio-vlm chat --model runs/demo/export --volume ct_series --window lung --slices 6 --question "Lesions?"
+  radio-vlm chat --model runs/demo/export --volume scan.nii.gz --modality MR --question "Which sequence?"
   radio-vlm chat --model runs/demo/export --image a.png b.png        a conversation about two images
 
 in a conversation:
   /image FILE   /video FILE   /document FILE [PAGES]   add a file to the next question
+  /volume PATH  add a folder of slices or a NIfTI file
   /reset        forget everything so far        /quit (or Ctrl-D)   leave        /help   this list"""
 COMMANDS = EPILOG[EPILOG.index("in a conversation:") :]
 
@@ -26,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR|ID", help="checkpoint folder or hub id")
     parser.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE", help="images or DICOM files")
     parser.add_argument("--document", nargs="+", action="extend", default=[], metavar="FILE", help="PDF or TIFF files")
+    parser.add_argument(
+        "--volume", nargs="+", action="extend", default=[], metavar="PATH", help="series folders, NIfTI"
+    )
     parser.add_argument("--video", nargs="+", action="extend", default=[], metavar="FILE", help="video files")
     parser.add_argument("--question", metavar="TEXT", help="ask this and leave (default: a conversation)")
     parser.add_argument("--system", metavar="TEXT", help="system message (default: none)")
@@ -49,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pages", metavar="1-3,5", help="pages of the documents (default: all)")
     parser.add_argument("--dpi", type=float, metavar="N", help="dots an inch of a PDF page (default: 144)")
+    parser.add_argument("--modality", metavar="CT|MR|...", help="of volumes whose file does not say it (NIfTI)")
+    parser.add_argument(
+        "--window", metavar="NAME", help="of CT volumes: lung, soft-tissue, brain, bone (default: the file's)"
+    )
+    parser.add_argument("--slices", type=int, metavar="N", help="slices of a volume (default: 8)")
     parser.add_argument("--max-frames", type=int, metavar="N", help="frames of a video (default: the model's)")
     parser.add_argument("--fps", type=float, metavar="F", help="frames a second of a video (default: the model's)")
     parser.add_argument(
@@ -62,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from vlm.cli.loading import load_model, load_processor
-    from vlm.cli.media_items import media_item
+    from vlm.cli.media_items import media_item, volume_items
     from vlm.errors import RadioVLMError
 
     if args.pages and not args.document:
@@ -78,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     clip["defaults"] = processor.video
     items = [media_item(path, "image") for path in args.image]
     items += [media_item(path, "document", pages=args.pages, dpi=args.dpi) for path in args.document]
+    items += [item for path in args.volume for item in volume_items(path, processor, **volume_options(args))]
     items += [media_item(path, "video", **clip) for path in args.video]  # files are checked before the weights load
     chat = Chat(load_model(args.model, args.device, args.dtype), processor, args, session)
     try:
@@ -88,6 +100,11 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if session is not None:
             session.close()
+
+
+def volume_options(args: argparse.Namespace) -> dict:
+    """What is said about volumes."""
+    return {"modality": args.modality, "window": args.window, "slices": args.slices}
 
 
 def expert_session(args: argparse.Namespace):
@@ -166,7 +183,7 @@ class Chat:
 
 def converse(chat: Chat, items: list[dict], clip: dict) -> int:
     """Read questions until the end of input. Bad input costs a line, not the conversation."""
-    from vlm.cli.media_items import media_item
+    from vlm.cli.media_items import media_item, volume_items
     from vlm.errors import RadioVLMError
 
     try:
@@ -191,6 +208,8 @@ def converse(chat: Chat, items: list[dict], clip: dict) -> int:
                 items = []
             elif command == "/document":
                 items = [*items, document_item(rest.strip(), chat.args.dpi)]
+            elif command == "/volume":
+                items = [*items, *volume_items(rest.strip(), chat.processor, **volume_options(chat.args))]
             elif command in ("/image", "/video"):
                 items = [*items, media_item(Path(rest.strip()), command[1:], **(clip if command == "/video" else {}))]
             elif command.startswith("/"):

@@ -37,3 +37,20 @@ def media_item(path: str | Path, kind: str, defaults: dict | None = None, **opti
     except ValueError as error:  # settings that mean nothing, e.g. fps=0
         raise RadioVLMError(f"{path}: {error}") from error
     return {"type": "video", "video": clip.frames, "timestamps": clip.timestamps}
+
+
+def volume_items(path: str | Path, processor, **options) -> list[dict]:
+    """The text and image items of a volume (a folder of DICOM slices, a multi-frame file, NIfTI), read here once.
+
+    options: modality, window, slices; None where nobody said anything. What is wrong with the volume is said here.
+    """
+    from vlm.prompt_volumes import expand_volumes
+
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise RadioVLMError(f"no volume {path}")
+    item = {"type": "volume", "volume": str(path), **options}
+    try:
+        return expand_volumes([{"role": "user", "content": [item]}], processor.num_image_tokens)[0]["content"]
+    except ImportError as error:
+        raise RadioVLMError(str(error)) from error

@@ -1,10 +1,12 @@
 """DICOM files as a model can look at them: physical values, and an 8-bit image through the file's own window.
 
-Order of the standard: stored values → modality LUT (rescale slope and intercept: Hounsfield units) → window (of the
-header, or from minimum to maximum) → inversion for MONOCHROME1. Colour is converted to RGB. Of a multi-frame file one
-frame is shown.
+Order of the standard: stored values → modality LUT (rescale slope and intercept: Hounsfield units) → window or VOI LUT
+(given, or of the header, or from minimum to maximum) → inversion for MONOCHROME1. Colour is converted to RGB. Of a
+multi-frame file one frame is shown; `vlm.media.dicom_series` makes volumes. What leaves of the header:
+`vlm.media.deidentify`.
 """
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,14 @@ import numpy as np
 from PIL import Image
 
 from vlm.errors import SampleError
+from vlm.media.deidentify import guarded, numbers, safe_header, text
+from vlm.media.dicom_file import BURNED_IN, find_number_tuple, groups_of, notes, num_frames, open_dicom
+from vlm.media.dicom_pixels import decode_frame, rescale
+from vlm.media.windows import file_table, file_windows, full_range, given_window, padding_value
 
 MAX_PIXELS = 178_956_970
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -24,12 +32,14 @@ class DicomImage:
     Attributes:
         array: (H, W) float32 after rescale slope and intercept (HU for CT), or (H, W, 3) uint8 for colour.
         image: The same through the window, 8-bit RGB.
-        modality: "CT", "MR", ... or "".
+        modality: "CT", "MR", ... or "" where the header is silent.
         spacing: (row, column) distance of pixel centres in mm, or None.
-        window: (center, width) that was applied, or None for colour.
+        window: (center, width) that was applied; None for colour and where the file's VOI LUT was used.
         num_frames: Frames in the file.
         frame: Index of the frame shown.
-        header: Selected text fields: body part, series description, photometric interpretation.
+        header: The fields of `vlm.media.deidentify.ALLOWED` that are stated: body part, view, photometric
+            interpretation, ... Nothing else of the header leaves.
+        warnings: What a reader must know: text burned into the pixels, a screenshot.
     """
 
     array: np.ndarray
@@ -40,148 +50,77 @@ class DicomImage:
     num_frames: int = 1
     frame: int = 0
     header: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_dicom(
-    path, frame: int | str = "middle", window: tuple[float, float] | None = None, max_pixels: int = MAX_PIXELS
+    path,
+    frame: int | str = "middle",
+    window: tuple[float, float] | str | int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> DicomImage:
     """Opens a DICOM file (or binary file object).
 
     Args:
         frame: Of a multi-frame file: "first", "middle" or an index.
-        window: (center, width) in physical units instead of the header's.
+        window: Instead of the header's first: (center, width) in physical units, the name of a preset for CT ("lung",
+            "soft tissue", "brain", "bone"), or which of the header's windows, from 0.
 
     Raises:
-        SampleError: missing_file, empty_file, not_dicom, no_pixels, missing_codec (the message names the extra),
-            bad_pixels, too_large, bad_frame.
+        SampleError: missing_file, empty_file, not_dicom, not_an_image, no_pixels, missing_codec (the message names the
+            extra), bad_pixels, too_large, bad_frame, bad_window, unknown_window, window_without_units.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError("reading DICOM files needs pydicom: pip install 'radio-vlm[medical]'") from error
     name = None if hasattr(path, "read") else Path(os.path.expanduser(path))
-    if name is not None and not name.is_file():
-        raise SampleError("DICOM file does not exist", path=name, reason="missing_file")
-    if name is not None and name.stat().st_size == 0:
-        raise SampleError("DICOM file is empty", path=name, reason="empty_file")
-    try:
-        data = pydicom.dcmread(path if name is None else name, force=True)
-        has_pixels = any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-    except Exception as error:  # pydicom raises many kinds on damaged headers
-        raise SampleError(f"cannot read DICOM header: {error}", path=name, reason="not_dicom") from error
-    if not has_pixels or not data.get("Rows") or not data.get("Columns"):
-        kind = "not_dicom" if len(data) < 3 else "no_pixels"
-        raise SampleError("the DICOM file holds no image", path=name, reason=kind)
-    if int(data.Rows) * int(data.Columns) > max_pixels:
-        raise SampleError(f"DICOM of {data.Rows} x {data.Columns} is too large", path=name, reason="too_large")
-    if "TransferSyntaxUID" not in getattr(data, "file_meta", {}):
-        # Files without meta header are in the standard's default encoding.
-        if not hasattr(data, "file_meta"):
-            data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    count = max(1, int(data.get("NumberOfFrames") or 1))
-    index = {"first": 0, "middle": count // 2}.get(frame, frame)
-    if not isinstance(index, int) or not 0 <= index < count:
-        raise SampleError(f"frame {frame!r} is not in a file of {count} frames", path=name, reason="bad_frame")
-    pixels = _decode(data, index, name)
-    spacing = data.get("PixelSpacing") or data.get("ImagerPixelSpacing")
-    common = {
-        "modality": str(data.get("Modality") or ""),
-        "spacing": tuple(float(x) for x in spacing) if spacing else None,
-        "num_frames": count,
-        "frame": index,
-        "header": {
-            key: str(data.get(key) or "")
-            for key in ("BodyPartExamined", "SeriesDescription", "PhotometricInterpretation", "StudyDescription")
-        },
-    }
-    try:
+    data = open_dicom(path)
+    with guarded("cannot interpret the DICOM file", name, "bad_pixels"):
+        rows, columns = int(data.Rows), int(data.Columns)
+        if rows * columns > max_pixels:
+            raise SampleError(f"DICOM of {rows} x {columns} is too large", path=name, reason="too_large")
+        count = num_frames(data, name)
+        index = {"first": 0, "middle": count // 2}.get(frame, frame)
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+            raise SampleError(f"frame {frame!r} is not in a file of {count} frames", path=name, reason="bad_frame")
+        pixels = decode_frame(data, index, name)
+        places = groups_of(data, index)
+        header = safe_header(data)
+        warnings = notes(data)
+        common = {
+            "modality": header.get("Modality", ""),
+            "spacing": find_number_tuple(places, "PixelMeasuresSequence", "PixelSpacing", 2)
+            or numbers(data, "ImagerPixelSpacing", 2),
+            "num_frames": count,
+            "frame": index,
+            "header": header,
+            "warnings": warnings,
+        }
         if pixels.ndim == 3:
-            return DicomImage(pixels, Image.fromarray(pixels).convert("RGB"), window=None, **common)
-        values, shared = _rescale(data, pixels, index)
-        window = window or _header_window(data, shared) or _full_window(values)
-        shown = _apply_window(values, *window)
-        if data.get("PhotometricInterpretation") == "MONOCHROME1":
-            shown = 255 - shown
-        return DicomImage(values, Image.fromarray(shown).convert("RGB"), window=window, **common)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SampleError(f"cannot interpret DICOM pixels: {error}", path=name, reason="bad_pixels") from error
+            found = DicomImage(pixels, Image.fromarray(pixels).convert("RGB"), window=None, **common)
+        else:
+            values, slope, intercept = rescale(data, pixels, places, name)
+            shown, used = _shown(data, values, places, window, common["modality"], (slope, intercept), name)
+            found = DicomImage(values, Image.fromarray(shown).convert("RGB"), window=used, **common)
+    for words in warnings:  # a data set may be all screenshots; names in the pixels are worth a line each time
+        logger.log(logging.WARNING if words == BURNED_IN else logging.INFO, "DICOM image: %s", words)
+    return found
 
 
-def _decode(data, index: int, name) -> np.ndarray:
-    """One frame: (H, W) stored values, or (H, W, 3) uint8 RGB."""
-    from pydicom.pixels import apply_color_lut, pixel_array
-
-    try:
-        pixels = pixel_array(data, index=index)  # converts YBR to RGB
-    except RuntimeError as error:
-        syntax = data.file_meta.TransferSyntaxUID
-        message = (
-            f"no decoder for the compression {getattr(syntax, 'name', syntax)!r}: pip install 'radio-vlm[medical]' "
-            f"(pylibjpeg with its plug-ins); pydicom says: {str(error).splitlines()[0]}"
-        )
-        raise SampleError(message, path=name, reason="missing_codec") from error
-    except Exception as error:
-        raise SampleError(f"cannot decode DICOM pixels: {error}", path=name, reason="bad_pixels") from error
-    if data.get("PhotometricInterpretation") == "PALETTE COLOR" and pixels.ndim == 2:
-        try:
-            pixels = apply_color_lut(pixels, data)
-        except (ValueError, AttributeError) as error:
-            raise SampleError(f"cannot apply the colour palette: {error}", path=name, reason="bad_pixels") from error
-    if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
-        pixels = pixels[..., :3]
-        # 16-bit palettes and RGB keep their high byte
-        return (pixels >> 8 if pixels.dtype.itemsize > 1 and pixels.max() > 255 else pixels).astype(np.uint8)
-    if pixels.ndim != 2:
-        raise SampleError(f"pixels of shape {pixels.shape} are no image", path=name, reason="bad_pixels")
-    return pixels
-
-
-def _rescale(data, pixels: np.ndarray, index: int) -> tuple[np.ndarray, list]:
-    """Stored values -> float32 physical values, and the places (frame, shared, top) where per-frame tags may stand."""
-    places = [data]
-    for key, at in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", index)):
-        groups = data.get(key)
-        if groups and at < len(groups):
-            places.insert(0, groups[at])
-    slope, intercept = 1.0, 0.0
-    for place in places:
-        inner = place.get("PixelValueTransformationSequence")
-        source = inner[0] if inner else place
-        if source.get("RescaleSlope") is not None or source.get("RescaleIntercept") is not None:
-            slope = float(source.get("RescaleSlope") if source.get("RescaleSlope") is not None else 1)
-            intercept = float(source.get("RescaleIntercept") or 0)
-            break
-    else:
-        if data.get("ModalityLUTSequence"):
-            from pydicom.pixels import apply_modality_lut
-
-            return np.asarray(apply_modality_lut(pixels, data), dtype=np.float32), places
-    return pixels.astype(np.float32) * slope + intercept, places
-
-
-def _header_window(data, places: list) -> tuple[float, float] | None:
-    """The first window of the frame, the shared groups or the file; None when there is none that shows anything."""
-    for place in places:
-        inner = place.get("FrameVOILUTSequence")
-        source = inner[0] if inner else place
-        center, width = source.get("WindowCenter"), source.get("WindowWidth")
-        if center is None or width is None or center == "" or width == "":
-            continue
-        center = center[0] if hasattr(center, "__len__") and not isinstance(center, str) else center
-        width = width[0] if hasattr(width, "__len__") and not isinstance(width, str) else width
-        if float(width) >= 1:
-            return float(center), float(width)
-    return None
-
-
-def _full_window(values: np.ndarray) -> tuple[float, float]:
-    """The window from the smallest to the largest value."""
-    low, high = float(values.min()), float(values.max())
-    return (low + high + 1) / 2, high - low + 1
-
-
-def _apply_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Linear VOI function of the standard (PS3.3 C.11.2.1.2.1) to 0..255 uint8."""
-    scaled = (values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return (np.clip(np.nan_to_num(scaled), 0, 1) * 255).round().astype(np.uint8)
+def _shown(data, values: np.ndarray, places: list, window, modality: str, units: tuple[float, float], path):
+    """(H, W) uint8 grey, and the (center, width) it went through, or None for a VOI LUT."""
+    own = file_windows(places)
+    chosen = None
+    if isinstance(window, int) and not isinstance(window, bool):
+        if not 0 <= window < len(own):
+            message = f"window {window} is not in a file of {len(own)} windows; they count from 0"
+            raise SampleError(message, path=path, reason="bad_window")
+        chosen = own[window]
+    elif window is not None:
+        chosen = given_window(window, modality, path)
+    elif own:
+        chosen = own[0]
+    elif table := file_table(places):
+        chosen = table
+    chosen = chosen or full_range(values, padding_value(data, *units))
+    grey = chosen.apply(values)
+    if text(data, "PhotometricInterpretation").upper() == "MONOCHROME1":
+        grey = 255 - grey
+    return grey, (chosen.center, chosen.width) if hasattr(chosen, "center") else None

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlm.errors import SampleError
 from vlm.media.frames import page_frames
+from vlm.media.nifti import is_nifti
 from vlm.media.pdf import MAX_PAGE_PIXELS, count_pages, is_pdf, render_page
 from vlm.rgb import to_rgb
 
@@ -38,8 +39,8 @@ def load_image(source, max_pixels: int = MAX_PIXELS, frame: int | None = None) -
         frame: Where in a multi-page TIFF the wanted page stands, from 0.
 
     Raises:
-        SampleError: missing_file, empty_file, too_large, truncated_image, unreadable_image, many_pages, and those of
-            DICOM and PDF.
+        SampleError: missing_file, empty_file, too_large, truncated_image, unreadable_image, many_pages, is_volume, and
+            those of DICOM and PDF.
     """
     if isinstance(source, Image.Image):
         return _convert(source, None, max_pixels)
@@ -62,6 +63,12 @@ def load_image(source, max_pixels: int = MAX_PIXELS, frame: int | None = None) -
         from vlm.media.dicom import read_dicom
 
         return read_dicom(as_file(source), max_pixels=max_pixels).image
+    if not isinstance(source, bytes) and is_nifti(source):
+        message = (
+            "a NIfTI file is a volume, no single image: use an item {'type': 'volume', 'volume': FILE, 'modality': "
+            "'CT' or 'MR'}, or save its slices as images"
+        )
+        raise SampleError(message, path=name, reason="is_volume")
     if is_pdf(read_head(source)):
         return _only_page(source, name, max_pixels)
     with open_picture(as_file(source), name) as image:
