@@ -27,12 +27,13 @@ class ExpertConversation(Task):
     """Base of the tasks with an expert on offer."""
 
     controls = (EXPERT_WITHHELD, EXPERT_WRONG)
+    experts: tuple[str, ...] | None = None  # by name; None: all that this machine can run, for files of any modality
 
     def session(self) -> ExpertSession:
         """What runs the conversations: which experts there are, and for which files they are offered."""
         from vlm.experts import ExpertSession
 
-        return ExpertSession(max_calls=MAX_CALLS)
+        return ExpertSession(self.experts, max_calls=MAX_CALLS)
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """The expert that should be called for a sample, given which one was; None where none should be."""
@@ -77,12 +78,13 @@ class ExpertConversation(Task):
             last.update({id(c): reply for c, reply in zip(conversations, replies)})
             return [reply.text for reply in replies]
 
-        transcripts = self.session().run_batch(
-            generate,
-            [sample.prompt for sample, _ in asked],
-            offer=offer,
-            expert_override=[donor.media[-1] if donor else None for _, donor in asked],
-        )
+        with self.session() as session:
+            transcripts = session.run_batch(
+                generate,
+                [sample.prompt for sample, _ in asked],
+                offer=offer,
+                expert_override=[donor.media[-1] if donor else None for _, donor in asked],
+            )
         rows = []
         for (sample, donor), transcript in zip(asked, transcripts):
             first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")

@@ -12,3 +12,4 @@ class SyntheticMedical(ExpertConversation):
     key = "medical"
     metrics = ("accuracy",)
     max_new_tokens = 16
+    experts = ("LESIONS",)  # what the checkpoint was trained with: another card would be another prompt

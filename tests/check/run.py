@@ -22,11 +22,13 @@ from tests.check.distribution_numbers import distribution_numbers  # noqa: E402
 from tests.check.encoder_numbers import encoder_numbers  # noqa: E402
 from tests.check.eval_numbers import eval_numbers  # noqa: E402
 from tests.check.evs_numbers import evs_numbers  # noqa: E402
+from tests.check.expert_session_numbers import expert_session_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
 from tests.check.geometry_numbers import geometry_numbers  # noqa: E402
 from tests.check.lmms_numbers import lmms_numbers  # noqa: E402
 from tests.check.lora_numbers import lora_numbers  # noqa: E402
 from tests.check.loss_numbers import loss_numbers  # noqa: E402
+from tests.check.medical_image_numbers import medical_image_numbers  # noqa: E402
 from tests.check.omni_numbers import omni_numbers  # noqa: E402
 from tests.check.packing_numbers import packing_numbers  # noqa: E402
 from tests.check.plan_numbers import plan_numbers  # noqa: E402
@@ -142,6 +144,8 @@ def main() -> int:
         lambda: training_throughput_numbers(args.out / "throughput"),
         lambda: check_data_numbers(args.out / "check_data"),
         lambda: eval_numbers(args.out / "eval", first / "export"),
+        expert_session_numbers,
+        lambda: medical_image_numbers(SHARED),
         lambda: lmms_numbers(args.out / "lmms", first / "export", SHARED),
     ]
     if SHARED.is_dir():
