@@ -89,11 +89,14 @@ def picture_of(path: Path, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
     Raises `NoPictureError` where the file shows no such picture.
     """
     from vlm.errors import SampleError
+    from vlm.experts.volumes import is_nifti
     from vlm.media import load_image
 
     try:
         if mask.ndim == 2 or len(mask) == 1:
             return load_image(path), mask.reshape(mask.shape[-2:])
+        if path.is_dir() or is_nifti(path):
+            return volume_slice(path, mask)
         from vlm.media.dicom import read_dicom
 
         index = fullest_slice(mask)
@@ -103,3 +106,23 @@ def picture_of(path: Path, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
     if shown.num_frames != len(mask):
         raise NoPictureError(f"the mask has {len(mask)} slices, the image {shown.num_frames}")
     return shown.image, mask[index]
+
+
+def volume_slice(path: Path, mask: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """The same of a series folder or a NIfTI file, both turned as radiologists look at an axial slice: the patient's
+    right on the left, front at the top. CT through the soft-tissue window, others from the 0.5 to the 99.5 percentile.
+    """
+    from vlm.experts.volumes import read_volume
+
+    try:
+        volume = read_volume(path)
+    except ExpertError as error:
+        raise NoPictureError(str(error)) from error
+    if volume.array.shape != mask.shape:
+        raise NoPictureError(f"the mask is of {mask.shape} voxels, the volume of {volume.array.shape}")
+    index = fullest_slice(mask)
+    turn = tuple(slice(None, None, -1 if volume.affine[axis, axis] > 0 else 1) for axis in (1, 0))  # rows, columns
+    values, flat = volume.array[index][turn], mask[index][turn]
+    low, high = (-150, 250) if volume.modality == "CT" else np.percentile(values, (0.5, 99.5))
+    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
+    return Image.fromarray(np.nan_to_num(grey).round().astype(np.uint8)), flat

@@ -132,3 +132,23 @@ def test_a_volume_without_a_picture_keeps_its_text(tmp_path):
     assert call.ok and call.text.startswith("one region\nno overlay: ") and call.overlay is None
     assert str(tmp_path) not in call.text
     session.close()
+
+
+def test_a_series_is_drawn_as_radiologists_look_at_it(tmp_path):
+    """Front (bright rows) at the top, the patient's right (dark columns) on the left, however columns are stored."""
+    pixels = np.full((SIZE, SIZE), 100, np.uint8)
+    pixels[:4], pixels[:, :2] = 200, 50
+    for turned in (False, True):
+        folder = tmp_path / f"series {turned}"
+        folder.mkdir()
+        stored = pixels[:, ::-1] if turned else pixels
+        geometry = {"ImageOrientationPatient": [-1 if turned else 1, 0, 0, 0, 1, 0], "SeriesInstanceUID": "1.2.3"}
+        for number in range(3):
+            place = [31 if turned else 0, 0, 2 * number]
+            write_image(folder / f"{number}.dcm", PixelData=stored.tobytes(), ImagePositionPatient=place, **geometry)
+        session = ExpertSession(["VOL"], instances={"VOL": Volume()}, feedback="both")
+        overlay = ask(session, asked(folder), "<VOL()>").calls[0].overlay
+        assert overlay.getpixel((10, 0)) == (223,) * 3 and overlay.getpixel((0, 10)) == (128,) * 3
+        assert overlay.getpixel((20, 20)) == (159,) * 3
+        assert overlay.getpixel((29 if turned else 2, 2)) == (255, 0, 0), "the mask is turned as the slice is"
+        session.close()
