@@ -231,7 +231,7 @@ def test_measured_tokens_are_the_models_own_and_times_are_apart(pages, tmp_path)
     for name, projector in (("all", {"type": "mlp"}), ("few", {"type": "pixel_shuffle", "downsample": 2})):
         for part in build_tiny(geometry=geometry, projector=projector):
             part.save_pretrained(tmp_path / name)
-    found = measure({name: tmp_path / name for name in ("all", "few")}, pages, count=3, documents=1, rounds=1)
+    found = measure({name: tmp_path / name for name in ("all", "few")}, pages, count=3, documents=1, rounds=3)
     assert found["all"]["tokens_per_page"] == found["all"]["patches_per_page"]
     assert found["all"]["tokens_per_page"] == pytest.approx((48 + 48 + 16) / 3, abs=0.01)
     assert found["few"]["tokens_per_page"] == pytest.approx(found["all"]["tokens_per_page"] / 4, abs=0.01)
