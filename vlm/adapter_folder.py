@@ -71,6 +71,22 @@ def read_base(source: str | os.PathLike, **hub) -> AdapterBase:
     return AdapterBase(**{key: value for key, value in known.items() if key in names} | {"name": name})
 
 
+def whole_model(name: str) -> str:
+    """The model below an adapter folder; any other model itself.
+
+    Raises RadioVLMError where the adapter's base was a folder that is not there any more.
+    """
+    if not is_adapter(name):
+        return name
+    base = read_base(name).name
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise RadioVLMError(
+            f"--model: {name} is an adapter of {base}, which is not there: put that model back, or merge with "
+            f"`radio-vlm merge {name} OUT --base DIR`"
+        )
+    return base
+
+
 def base_of(name: str, revision: str | None = None) -> AdapterBase:
     """The reference to write for an adapter of the model `name` (folder, made absolute, or hub id)."""
     if Path(name).is_dir():

@@ -71,12 +71,13 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
     from transformers import AutoConfig, AutoProcessor
 
     import vlm  # noqa: F401  registers our classes with the Auto ones
+    from vlm.adapter_folder import whole_model
     from vlm.special_tokens import check_special_tokens
 
     check_model(model_dir)
     check_dtype(dtype)
     check_device(device)
-    base = base_of_adapter(model_dir)
+    base = whole_model(model_dir)
     trust = {"trust_remote_code": trust_remote_code}
     try:
         opener = auto_class(model_dir, AutoConfig.from_pretrained(base, **trust))
@@ -92,21 +93,6 @@ def load(model_dir: str, device: str | None, dtype: str, trust_remote_code: bool
     if model.config.model_type == "radio_vlm":
         check_special_tokens(model.config, processor.tokenizer)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
-
-
-def base_of_adapter(model_dir: str) -> str:
-    """The model below an adapter folder; any other model itself. Raises ValueError where the base is not there."""
-    from vlm.adapter_folder import is_adapter, read_base
-
-    if not is_adapter(model_dir):
-        return model_dir
-    base = read_base(model_dir).name
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise ValueError(
-            f"--model: {model_dir} is an adapter of {base}, which is not there: put that model back, or merge with "
-            f"`radio-vlm merge {model_dir} OUT --base DIR`"
-        )
-    return base
 
 
 def auto_class(name: str, config: Any):

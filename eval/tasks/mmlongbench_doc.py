@@ -12,7 +12,6 @@ evidence pages, type of document; and the format of the answer. Groups are docum
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from eval.aggregates import Aggregate, AnswerableF1, Mean
 from eval.controls import IMAGES_EXCHANGED
 from eval.data import Sample
+from eval.literal_list import literal_list
 from eval.media_store import MediaStore
 from eval.metrics.mmlongbench_doc import is_answerable
 from eval.sources import DataPlaces, Source
@@ -107,14 +107,8 @@ class MMLongBenchDocEvidence(LongDocuments):
 
 
 def listed(row: dict[str, Any], column: str) -> list[Any]:
-    """A column that keeps a list's text in a string. Raises ValueError for anything else, without running it."""
-    try:
-        value = ast.literal_eval(row[column])
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        value = None
-    if not isinstance(value, list):
-        raise ValueError(f"{column} is not the text of a list: {row[column]!r:.80}")
-    return value
+    """A column that keeps a list's text in a string. Raises ValueError for anything else."""
+    return literal_list(row[column], f"{column} is")
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,6 @@ MMMU's, whose random choice for unreadable answers is "wrong" here. Sub-scores: 
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from eval.aggregates import Aggregate, Mean, UnreadableRate
 from eval.controls import IMAGES_EXCHANGED
 from eval.data import Sample
+from eval.literal_list import literal_list
 from eval.media_store import MediaStore
 from eval.metrics.mmmu import MULTIPLE_CHOICE, OPEN
 from eval.sources import DataPlaces, Source
@@ -108,12 +108,9 @@ def interleaved(text: str, row: dict[str, Any], store: MediaStore) -> list[dict[
 
 
 def listed(options: str) -> list[str]:
-    """The options: MMMU keeps a list's text in a string. Raises ValueError for anything else, without running it."""
-    try:
-        value = ast.literal_eval(options)
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"options are not the text of a list: {options!r:.80}") from error
-    if not isinstance(value, list) or not value:
+    """The options: MMMU keeps a list's text in a string. Raises ValueError for anything else, an empty list too."""
+    value = literal_list(options, "options are")
+    if not value:
         raise ValueError(f"options are not the text of a list: {options!r:.80}")
     return [str(option) for option in value]
 

@@ -36,18 +36,12 @@ def check_checkpoint(name: str) -> None:
 
 def whole_model(name: str) -> str:
     """The checkpoint itself, or the base of an adapter folder (checked too)."""
-    from vlm.adapter_folder import is_adapter, read_base
+    from vlm import adapter_folder
 
     check_checkpoint(name)
-    if not is_adapter(name):
-        return name
-    base = read_base(name).name
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise RadioVLMError(
-            f"--model: {name} is an adapter of {base}, which is not there: put that model back, or merge with "
-            f"`radio-vlm merge {name} OUT --base DIR`"
-        )
-    check_checkpoint(base)
+    base = adapter_folder.whole_model(name)
+    if base != name:
+        check_checkpoint(base)
     return base
 
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vlm.experts.monai_bundle import Bundle, bundle_unavailable, download_bundle
-from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
+from vlm.experts.monai_bundle import BundleExpert
+from vlm.experts.protocol import ExpertCard, ExpertError, ExpertResult, register_expert
 from vlm.experts.regions import measure, midline, regions_text
 from vlm.experts.volumes import Volume, is_nifti, read_volume
-from vlm.experts.weights import require, weights_folder
 
-BUNDLE = "brats_mri_segmentation"
 CHANNELS = ("t1ce", "t1", "t2", "flair")
 # Words in file names, the challenge's newer names (t1c, t1n, t2w, t2f) among them, and the channel that each means.
 WORDS = {
@@ -29,7 +27,7 @@ REGIONS = {"whole tumor": (1, 2, 4), "tumor core": (1, 4), "enhancing tumor": (4
 
 
 @register_expert
-class Brats(Expert):
+class Brats(BundleExpert):
     """`folder`: the bundle (default: `weights_folder`); `device`: CUDA if there is one, else the CPU."""
 
     card = ExpertCard(
@@ -40,17 +38,8 @@ class Brats(Expert):
         weights="MONAI bundle brats_mri_segmentation; data of BraTS 2018, licence in the bundle",
     )
 
-    @classmethod
-    def unavailable(cls) -> str | None:
-        return bundle_unavailable(BUNDLE, cls.card.name)
-
-    @classmethod
-    def download(cls) -> None:
-        download_bundle(BUNDLE, cls.card.name)
-
-    def __init__(self, folder: Path | None = None, device: str | None = None) -> None:
-        require(bundle_unavailable(BUNDLE, self.card.name, folder), self.card.name)
-        self.bundle = Bundle(folder or weights_folder(BUNDLE), multiple=8, device=device)
+    bundle_name = "brats_mri_segmentation"
+    multiple = 8
 
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
         """`path`: a folder with the four sequences, or the file of one of them beside the other three."""

@@ -7,11 +7,11 @@ pytorch-ignite and writes files). A bundle's configuration is code all the same:
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from vlm.experts.protocol import ExpertError
+from vlm.experts.protocol import Expert, ExpertError
 from vlm.experts.weights import missing_files, missing_packages, require, weights_folder
 
 FILES = ("configs/inference.json", "configs/metadata.json", "models/model.pt")
@@ -124,3 +124,26 @@ def download_bundle(name: str, expert: str) -> None:
     folder = weights_folder(name).parent
     folder.mkdir(parents=True, exist_ok=True)
     download(name=name, bundle_dir=folder)
+
+
+class BundleExpert(Expert):
+    """Base of the experts that are one bundle of the model zoo: what it lacks here, its download, its one loading.
+
+    `folder`: the bundle (default: `weights_folder`); `device`: CUDA if there is one, else the CPU.
+    """
+
+    bundle_name: ClassVar[str]
+    multiple: ClassVar[int]
+    """Sides of a window must be multiples of it."""
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        return bundle_unavailable(cls.bundle_name, cls.card.name)
+
+    @classmethod
+    def download(cls) -> None:
+        download_bundle(cls.bundle_name, cls.card.name)
+
+    def __init__(self, folder: Path | None = None, device: str | None = None) -> None:
+        require(bundle_unavailable(self.bundle_name, self.card.name, folder), self.card.name)
+        self.bundle = Bundle(folder or weights_folder(self.bundle_name), self.multiple, device)

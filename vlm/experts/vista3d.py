@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vlm.experts.monai_bundle import Bundle, bundle_unavailable, download_bundle
-from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
+from vlm.experts.monai_bundle import BundleExpert
+from vlm.experts.protocol import ExpertCard, ExpertError, ExpertResult, register_expert
 from vlm.experts.regions import measure_labels, midline, regions_text
 from vlm.experts.volumes import read_volume
-from vlm.experts.weights import require, weights_folder
 
-BUNDLE = "vista3d"
 # The classes that are asked for one by one when everything is wanted: no class that contains others, no tumours (the
 # bundle's own list).
 EVERYTHING = tuple(sorted(set(range(1, 133)) - {2, 16, 18, *range(20, 28), *range(128, 133)} | {22}))
@@ -37,7 +35,7 @@ BUDGET_BYTES = 2_000_000_000  # logits held at once; more labels go in turns
 
 
 @register_expert
-class Vista3D(Expert):
+class Vista3D(BundleExpert):
     """`folder`: the bundle (default: `weights_folder("vista3d")`); `device`: CUDA if there is one, else the CPU."""
 
     card = ExpertCard(
@@ -49,17 +47,11 @@ class Vista3D(Expert):
         weights="MONAI bundle vista3d; NVIDIA licence in the bundle: research and evaluation only",
     )
 
-    @classmethod
-    def unavailable(cls) -> str | None:
-        return bundle_unavailable(BUNDLE, cls.card.name)
-
-    @classmethod
-    def download(cls) -> None:
-        download_bundle(BUNDLE, cls.card.name)
+    bundle_name = "vista3d"
+    multiple = 16
 
     def __init__(self, folder: Path | None = None, device: str | None = None) -> None:
-        require(bundle_unavailable(BUNDLE, self.card.name, folder), self.card.name)
-        self.bundle = Bundle(folder or weights_folder(BUNDLE), multiple=16, device=device)
+        super().__init__(folder, device)
         self.names = self.bundle.names()
 
     def check(self, arguments: tuple[str, ...]) -> None:

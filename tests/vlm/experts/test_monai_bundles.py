@@ -76,8 +76,8 @@ def test_weights_are_loaded_once_and_only_by_a_call(ct_file, tmp_path, monkeypat
     loads = []
     real = Bundle.__init__
     monkeypatch.setattr(Bundle, "__init__", lambda self, *a, **k: (loads.append(a[0].name), real(self, *a, **k))[1])
-    monkeypatch.setattr(vista3d, "weights_folder", lambda name: vista3d_bundle(tmp_path / name))
-    monkeypatch.setattr(vista3d, "bundle_unavailable", lambda *a: None)
+    monkeypatch.setattr(monai_bundle, "weights_folder", lambda name: vista3d_bundle(tmp_path / name))
+    monkeypatch.setattr(monai_bundle, "bundle_unavailable", lambda *a: None)
     session = ExpertSession(["VISTA3D", "BRATS", "LESIONS"])
     assert loads == []
     for _ in range(2):

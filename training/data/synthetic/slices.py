@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.synthetic.phantom import phantom_dataset
+
 WINDOWS = {"soft": (40, 400), "lung": (-600, 1500), "bone": (400, 1800)}
 SPACINGS = (2.5, 2.75, 3.0)
 SIZES = range(12, 41)  # diameters of the largest lesion, mm
@@ -142,61 +144,26 @@ def write_dicom(path: Path, hu: np.ndarray, item: Slice, number: int, series: st
     `series` and `number` make the UIDs and the plainly synthetic patient id. Needs pydicom: the `medical` extra.
     """
     try:
-        from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+        from pydicom.uid import CTImageStorage, generate_uid
     except ImportError as error:
         raise ImportError("writing DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series, str(number)])
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = generate_uid(entropy_srcs=["radio-vlm"])
-    data = Dataset()
-    data.file_meta = meta
+    data = phantom_dataset(CTImageStorage, series, number, hu.shape)
     centre, width = WINDOWS[item.window]
     values = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "StudyInstanceUID": generate_uid(entropy_srcs=[series, str(number), "study"]),
-        "SeriesInstanceUID": generate_uid(entropy_srcs=[series, str(number), "series"]),
         "FrameOfReferenceUID": generate_uid(entropy_srcs=[series, str(number), "frame"]),
         "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
         "Modality": "CT",
         "BodyPartExamined": "ABDOMEN",
-        "Manufacturer": "SYNTHETIC",
-        "PatientName": "Synthetic^Phantom",
-        "PatientID": f"SYNTHETIC-{series}-{number:06d}",
-        "PatientBirthDate": "",
-        "PatientSex": "O",
-        "PatientIdentityRemoved": "YES",
-        "DeidentificationMethod": "computer-generated phantom, no patient",
-        "StudyDate": "20000101",
-        "StudyTime": "000000",
-        "StudyID": "1",
-        "AccessionNumber": "",
-        "ReferringPhysicianName": "",
-        "SeriesNumber": 1,
-        "InstanceNumber": 1,
         "ImagePositionPatient": [-item.size * item.spacing / 2, -item.size * item.spacing / 2, 0.0],
         "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
         "PixelSpacing": [item.spacing, item.spacing],
         "SliceThickness": 5,
         "KVP": 120,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": hu.shape[0],
-        "Columns": hu.shape[1],
-        "BitsAllocated": 16,
-        "BitsStored": 12,
-        "HighBit": 11,
-        "PixelRepresentation": 0,
         "RescaleIntercept": -1024,
-        "RescaleSlope": 1,
         "RescaleType": "HU",
         "WindowCenter": centre,
         "WindowWidth": width,
         "WindowCenterWidthExplanation": item.window.upper(),
-        "BurnedInAnnotation": "NO",
     }
     for keyword, value in values.items():
         setattr(data, keyword, value)

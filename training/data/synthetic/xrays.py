@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.synthetic.phantom import phantom_dataset
+
 LABELS = ("cardiomegaly", "effusion", "nodule")
 NORMAL_RATIO, LARGE_RATIO = (0.40, 0.48), (0.57, 0.66)  # heart width / thorax width; nothing in between
 BODY, LUNG, HEART, FLUID, RIB, SPINE = 0.62, 0.22, 0.72, 0.68, 0.10, 0.16
@@ -116,66 +118,25 @@ def write_dicom(path: Path, picture: np.ndarray, series: str, number: int, modal
     `series` and `number` make the UIDs and the plainly synthetic patient id.
     """
     try:
-        from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import (
-            ComputedRadiographyImageStorage,
-            DigitalXRayImageStorageForPresentation,
-            ExplicitVRLittleEndian,
-            generate_uid,
-        )
+        from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
     except ImportError as error:
         raise ImportError("writing DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
     if modality not in ("DX", "CR"):
         raise ValueError(f"modality must be DX or CR, not {modality}")
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = (
-        DigitalXRayImageStorageForPresentation if modality == "DX" else ComputedRadiographyImageStorage
-    )
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series, str(number), modality])
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = generate_uid(entropy_srcs=["radio-vlm"])
-    data = Dataset()
-    data.file_meta = meta
+    sop_class = DigitalXRayImageStorageForPresentation if modality == "DX" else ComputedRadiographyImageStorage
+    data = phantom_dataset(sop_class, series, number, picture.shape, modality)
     values = {
-        "SOPClassUID": meta.MediaStorageSOPClassUID,
-        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "StudyInstanceUID": generate_uid(entropy_srcs=[series, str(number), modality, "study"]),
-        "SeriesInstanceUID": generate_uid(entropy_srcs=[series, str(number), modality, "series"]),
         "ImageType": ["DERIVED", "SECONDARY"],
         "Modality": modality,
         "BodyPartExamined": "CHEST",
         "ViewPosition": "PA",
-        "Manufacturer": "SYNTHETIC",
-        "PatientName": "Synthetic^Phantom",
-        "PatientID": f"SYNTHETIC-{series}-{number:06d}",
-        "PatientBirthDate": "",
-        "PatientSex": "O",
-        "PatientIdentityRemoved": "YES",
-        "DeidentificationMethod": "computer-generated phantom, no patient",
-        "StudyDate": "20000101",
-        "StudyTime": "000000",
-        "StudyID": "1",
-        "AccessionNumber": "",
-        "ReferringPhysicianName": "",
-        "SeriesNumber": 1,
-        "InstanceNumber": 1,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": picture.shape[0],
-        "Columns": picture.shape[1],
-        "BitsAllocated": 16,
-        "BitsStored": 12,
-        "HighBit": 11,
-        "PixelRepresentation": 0,
         "PixelIntensityRelationship": "LIN",
         "PixelIntensityRelationshipSign": -1,
         "RescaleIntercept": 0,
-        "RescaleSlope": 1,
         "RescaleType": "US",
         "WindowCenter": 2048,
         "WindowWidth": 4096,
         "ImagerPixelSpacing": [350 / picture.shape[0], 350 / picture.shape[1]],
-        "BurnedInAnnotation": "NO",
     }
     for keyword, value in values.items():
         setattr(data, keyword, value)
