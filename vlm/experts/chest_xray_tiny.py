@@ -49,9 +49,12 @@ class ChestXrayTiny(Expert):
         name="FINDINGS",
         modality="DX/CR",
         body_part="chest",
-        returns="cardiomegaly, effusion, nodule",
+        returns="findings",
+        arguments=LABELS,
         weights="trained here on synthetic images: python -m training.experts.chest_xray_tiny",
     )
+
+    weights_name = FOLDER
 
     @classmethod
     def unavailable(cls, folder: Path | None = None) -> str | None:
@@ -75,5 +78,6 @@ class ChestXrayTiny(Expert):
         pixels = torch.from_numpy(read_xray(path, SIZE).copy())[None, None]
         with torch.inference_mode():
             values = self.network(pixels)[0].sigmoid().tolist()
-        probabilities = dict(zip(LABELS, values))
+        asked = arguments or LABELS
+        probabilities = {label: value for label, value in zip(LABELS, values) if label in asked}
         return ExpertResult(yes_no_text(probabilities), None, {"probabilities": probabilities})

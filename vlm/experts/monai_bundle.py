@@ -136,9 +136,13 @@ class BundleExpert(Expert):
     multiple: ClassVar[int]
     """Sides of a window must be multiples of it."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.weights_name = cls.bundle_name
+
     @classmethod
-    def unavailable(cls) -> str | None:
-        return bundle_unavailable(cls.bundle_name, cls.card.name)
+    def unavailable(cls, folder: Path | None = None) -> str | None:
+        return bundle_unavailable(cls.bundle_name, cls.card.name, folder)
 
     @classmethod
     def download(cls) -> None:

@@ -5,6 +5,7 @@ each result through a pipe. The process is waited for, so that nothing is left o
 session's process does: its input closes.
 """
 
+import functools
 import os
 import pickle
 import queue
@@ -28,15 +29,17 @@ CHILD = (
 
 
 class ProcessWorker:
-    """One expert in a child process. `source`: the expert's class, importable by its name, or a picklable instance.
+    """One expert in a child process. `source`: the expert's class, importable by its name, a picklable instance, or a
+    partial that makes one, the class its first argument.
 
     Raises `ExpertError` for a source that another process cannot have.
     """
 
-    def __init__(self, name: str, source: type[Expert] | Expert) -> None:
+    def __init__(self, name: str, source: type[Expert] | Expert | functools.partial) -> None:
         self.name = name
         self.run_seconds = 0.0  # of the last call, measured where it ran
-        cls = source if isinstance(source, type) else type(source)
+        makes = isinstance(source, functools.partial)
+        cls = source.args[0] if makes else source if isinstance(source, type) else type(source)
         if cls.__module__ == "__main__":
             raise ExpertError(f"{name} cannot run in a process of its own: its class must stand in a module")
         try:
@@ -137,7 +140,7 @@ def serve() -> None:
         try:
             if what == "load":
                 source = pickle.loads(value)
-                expert = source() if isinstance(source, type) else source
+                expert = source() if isinstance(source, type | functools.partial) else source
                 answer = pickle.dumps(("done", None))
             else:
                 start = time.perf_counter()

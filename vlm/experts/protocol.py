@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vlm.experts.trigger import ARGUMENT, NAME, ExpertError, Trigger, TriggerError, parse_trigger
 
@@ -77,6 +77,8 @@ class Expert(ABC):
     """
 
     card: ExpertCard
+    weights_name: ClassVar[str | None] = None
+    """Folder of its weights among those of other experts; its class then takes `folder`, in `unavailable` too."""
 
     @abstractmethod
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:

@@ -4,6 +4,7 @@ The same code makes the training conversations (`offer_cards`, `result_turn`), s
 with its controls, so that what is measured is what was trained. The model is just a function from messages to replies.
 """
 
+import functools
 import logging
 import re
 import time
@@ -33,6 +34,7 @@ from vlm.experts.private_text import without_identifiers
 from vlm.experts.protocol import MODALITY, Expert, ExpertCard, check_arguments, expert_names, get_expert
 from vlm.experts.transcript import Transcript
 from vlm.experts.trigger import ExpertError, Trigger, attempt_text, parse_trigger
+from vlm.experts.weights import open_expert, why_not
 from vlm.experts.worker import RaisedError, ThreadWorker
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class ExpertSession:
     max_voxels, max_bytes: larger images are refused before an expert sees them.
     isolation: experts run in a "thread" each, or in a "process" each, which can be killed; see `vlm.experts.worker`.
     log: a file that gets one JSON line a call, without paths and identifiers.
+    weights: a folder with experts' weights (each in a folder `weights_name`); the others' lie where they always do.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class ExpertSession:
         max_bytes: int = 2**32,
         isolation: str = "thread",
         log: str | Path | None = None,
+        weights: str | Path | None = None,
     ) -> None:
         for name, value in {"max_calls": max_calls, "max_voxels": max_voxels, "max_bytes": max_bytes}.items():
             if value < 1:
@@ -83,7 +87,8 @@ class ExpertSession:
         self.max_voxels, self.max_bytes = max_voxels, max_bytes
         self.feedback, self.isolation = feedback, isolation
         self.instances: dict[str, Expert] = dict(instances or {})
-        usable = [name for name in expert_names() if get_expert(name).unavailable() is None]
+        self.weights = Path(weights).absolute() if weights is not None else None
+        usable = [name for name in expert_names() if why_not(get_expert(name), self.weights) is None]
         names = dict.fromkeys([*usable, *self.instances]) if experts is None else experts
         self.cards = {name: (self.instances.get(name) or get_expert(name)).card for name in names}
         self.log = CallLog(log) if log is not None else None
@@ -310,12 +315,13 @@ class ExpertSession:
         """The worker of an expert; the expert itself is loaded at its first call."""
         if name not in self._workers:
             instance = self.instances.get(name)
+            make = functools.partial(open_expert, None if instance else get_expert(name), self.weights)
             if self.isolation == "process":
                 from vlm.experts.process_worker import ProcessWorker
 
-                self._workers[name] = ProcessWorker(name, instance or get_expert(name))
+                self._workers[name] = ProcessWorker(name, instance or make)
             else:
-                self._workers[name] = ThreadWorker(name, (lambda: instance) if instance else get_expert(name))
+                self._workers[name] = ThreadWorker(name, (lambda: instance) if instance else make)
         return self._workers[name]
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from vlm.experts.protocol import ExpertError
+from vlm.experts.protocol import Expert, ExpertError
 
 
 def weights_folder(name: str) -> Path:
@@ -19,6 +19,22 @@ def weights_folder(name: str) -> Path:
 def home() -> Path:
     """The user's home folder; `~` as it stands where there is none, so that asking never fails."""
     return Path(os.path.expanduser("~"))
+
+
+def own_folder(expert: type[Expert], root: Path | None) -> dict[str, Path]:
+    """`{"folder": root/NAME}` where `root` holds a folder for the weights of this expert; {}, its own default, else."""
+    name = expert.weights_name
+    return {"folder": Path(root) / name} if root is not None and name and (Path(root) / name).is_dir() else {}
+
+
+def why_not(expert: type[Expert], root: Path | None = None) -> str | None:
+    """What this machine lacks for an expert whose weights may lie below `root`; None where it can be used."""
+    return expert.unavailable(**own_folder(expert, root))
+
+
+def open_expert(expert: type[Expert], root: Path | None = None) -> Expert:
+    """An instance of an expert, its weights from below `root` where they are there."""
+    return expert(**own_folder(expert, root))
 
 
 def missing_packages(*packages: str, extra: str) -> str | None:
