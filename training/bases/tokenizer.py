@@ -17,6 +17,8 @@ WORDS = (
     *LABELS, *VALUES, READ_PROMPT, "What Which How many first where is the of on in and or a no yes to",
     "Direction First move left right up down red green blue yellow circle square",
     "Side Size Number Window Table Modality lesion lesions largest none mm CT MR Experts LESIONS kg pc hr ml",
+    "Cardiomegaly Effusion Nodule cardiomegaly effusion nodule findings FINDINGS DX CR Sequence FLAIR T Report not",
+    "error unknown disagree",
 )  # fmt: skip
 VOCAB_SIZE = 640  # an upper bound: training stops when every word above is one token
 PIECES = r"\p{N}{1,2}|\p{L}+| |\n|[^\s\p{L}\p{N}]|\s"

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-HELP = "write an embedded synthetic dataset (documents, pages, videos, medical, text)"
+HELP = "write an embedded synthetic dataset (documents, pages, videos, medical, patients, text)"
 DESCRIPTION = (
     "Makes a dataset folder: records.jsonl (one conversation a line), dataset.json and the media. The same task,\n"
     "split, seed and number give the same files. No content (label, value and layout together) occurs in two splits,\n"
@@ -25,7 +25,7 @@ PLAN_WORKERS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--task", metavar="NAME", help="documents, pages, videos, medical or text")
+    what.add_argument("--task", metavar="NAME", help="documents, pages, videos, medical, patients or text")
     what.add_argument("--plan", type=Path, metavar="FILE", help="YAML file that lists several sets")
     parser.add_argument("--split", choices=("train", "val", "test"), help="with --task")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -105,9 +105,10 @@ def make(task: str, split: str, seed: int, n: int, out: Path, options: dict) -> 
     if out.exists():
         shutil.rmtree(out)
     unfinished.rename(out)
-    with (out / "records.jsonl").open(encoding="utf-8") as file:
-        records = sum(1 for _ in file)
-    return f"{out}: {records} records of {task} ({split}, seed {seed}) in {time.monotonic() - started:.1f} s"
+    listed = next(out.glob("*.jsonl"))  # records, or the images that `make-expert-data` makes records of
+    with listed.open(encoding="utf-8") as file:
+        lines = sum(1 for _ in file)
+    return f"{out}: {lines} {listed.stem} of {task} ({split}, seed {seed}) in {time.monotonic() - started:.1f} s"
 
 
 def check_target(out: Path) -> None:

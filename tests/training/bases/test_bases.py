@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from training.bases import cells, language_model, loop, radio
-from training.bases.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from training.bases.tokenizer import SPECIAL_TOKENS, WORDS, build_tokenizer
 from training.data.synthetic.documents import LABELS, VALUES, make_page
 
 LAYOUTS = cells.all_layouts()
@@ -15,7 +15,9 @@ LAYOUTS = cells.all_layouts()
 def test_tokenizer_words_bytes_and_template():
     tokenizer = build_tokenizer()
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(len(SPECIAL_TOKENS)))
-    assert all(len(tokenizer(word)["input_ids"]) == 1 for word in (*LABELS, *VALUES, "Direction", "left"))
+    words = " ".join(word for word in WORDS if " " in word).split()
+    assert "disagree" in words and len(words) > 50
+    assert all(len(tokenizer(word)["input_ids"]) == 1 for word in (*LABELS, *VALUES, *words))
     for text in ("TAX 42\nLOT 107.5", "größe 東京 \t<b>", "Read.", " a  b "):
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
     messages = [{"role": "user", "content": "TAX?"}, {"role": "assistant", "content": "42"}]

@@ -7,6 +7,7 @@ that looking an answer up in an expert's result is nothing new to the model when
 import random
 from typing import Any
 
+from vlm.experts.chest_xray_tiny import LABELS
 from vlm.experts.ct_lesions import CARD, findings_text
 from vlm.experts.session import offer_cards, reply_turn, result_turn
 
@@ -36,15 +37,33 @@ def random_lookup(rng: random.Random) -> list[dict[str, Any]]:
 
     The first user turn is the result turn itself, so that the look-up is learned without card and picture.
     """
-    number, side, mm = rng.randint(0, 3), rng.choice(("left", "right")), rng.randint(10, 40)
-    text = findings_text(number, (side, mm) if number else None)
-    answers = {"number": str(number)} | ({"side": side, "size": str(mm)} if number else {})
-    kinds = rng.sample(list(answers), rng.randint(1, len(answers)))
-    messages = [result_turn(text, QUESTIONS[kinds[0]]), reply_turn(answers[kinds[0]])]
-    for kind in kinds[1:]:
-        question = {"role": "user", "content": [{"type": "text", "text": QUESTIONS[kind]}]}
-        messages += [question, reply_turn(answers[kind])]
+    dice = rng.random()
+    text, answers = _lesions(rng) if dice < 0.5 else _findings(rng) if dice < 0.9 else _error(rng)
+    asked = rng.sample(list(answers), rng.randint(1, len(answers)))
+    messages = [result_turn(text, f"{asked[0]}?"), reply_turn(answers[asked[0]])]
+    for topic in asked[1:]:
+        messages += [{"role": "user", "content": [{"type": "text", "text": f"{topic}?"}]}, reply_turn(answers[topic])]
     return messages
+
+
+def _lesions(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """A result of LESIONS, and what it answers."""
+    number, side, mm = rng.randint(0, 3), rng.choice(("left", "right")), rng.randint(10, 40)
+    answers = {"Number": str(number)} | ({"Side": side, "Size": str(mm)} if number else {})
+    return findings_text(number, (side, mm) if number else None), answers
+
+
+def _findings(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """A result of FINDINGS, of one finding or of all."""
+    names = list(LABELS) if rng.random() < 0.5 else [rng.choice(LABELS)]
+    said = {name: rng.choice(("yes", "no")) for name in names}
+    return "\n".join(f"{name}: {word}" for name, word in said.items()), {k.capitalize(): v for k, v in said.items()}
+
+
+def _error(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """An expert that failed says nothing about anything."""
+    why = rng.choice(("the header gives no spacing or orientation", "LESIONS is not available", "no more calls"))
+    return f"error: {why}", dict.fromkeys(("Number", "Side", "Size"), "unknown")
 
 
 __all__ = ["NEEDS_EXPERT", "QUESTIONS", "TRIGGER", "expert_turns", "findings_text", "random_lookup"]

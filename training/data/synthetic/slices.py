@@ -52,7 +52,7 @@ class Slice:
         return (self.half_axes, self.spacing, self.window, self.table, lesions)
 
 
-def _cover(size: int, x: float, y: float, rx: float, ry: float) -> np.ndarray:
+def cover(size: int, x: float, y: float, rx: float, ry: float) -> np.ndarray:
     """How much of each pixel (H, W) an ellipse covers, 0 … 1."""
     axis = np.arange(size, dtype=np.float32)
     dx, dy = (axis - x)[None, :], (axis - y)[:, None]
@@ -62,7 +62,7 @@ def _cover(size: int, x: float, y: float, rx: float, ry: float) -> np.ndarray:
     return np.clip(0.5 - distance, 0, 1)
 
 
-def _paint(hu: np.ndarray, cover: np.ndarray, value: float) -> None:
+def paint(hu: np.ndarray, cover: np.ndarray, value: float) -> None:
     hu += cover * (value - hu)
 
 
@@ -72,11 +72,11 @@ def _anatomy(size: int, half_axes: tuple[int, int], table: bool) -> np.ndarray:
     hu = np.full((size, size), AIR, np.float32)
     centre, (rx, ry) = size / 2, half_axes
     y = size * 0.47
-    _paint(hu, _cover(size, centre, y, rx, ry), FAT)
-    _paint(hu, _cover(size, centre, y, rx - 3, ry - 3), TISSUE)
+    paint(hu, cover(size, centre, y, rx, ry), FAT)
+    paint(hu, cover(size, centre, y, rx - 3, ry - 3), TISSUE)
     for sign in (-1, 1):
-        _paint(hu, _cover(size, centre + sign * rx * 0.42, y + ry * 0.5, 4.5, 3.5), KIDNEY)
-    _paint(hu, _cover(size, centre, y + ry * 0.6, 6, 5), 700)
+        paint(hu, cover(size, centre + sign * rx * 0.42, y + ry * 0.5, 4.5, 3.5), KIDNEY)
+    paint(hu, cover(size, centre, y + ry * 0.6, 6, 5), 700)
     if table:
         rows = slice(int(size * 0.91), int(size * 0.91) + 3)
         hu[rows, size // 8 : size - size // 8] = TABLE
@@ -134,7 +134,7 @@ def render(item: Slice, noise_seed: int, noise: float = 3.0) -> np.ndarray:
     hu = _anatomy(item.size, item.half_axes, item.table).copy()
     for lesion in item.lesions:
         radius = lesion.mm / item.spacing / 2
-        _paint(hu, _cover(item.size, lesion.x, lesion.y, radius, radius), lesion.hu)
+        paint(hu, cover(item.size, lesion.x, lesion.y, radius, radius), lesion.hu)
     return hu + np.random.default_rng(noise_seed).normal(0, noise, hu.shape).astype(np.float32)
 
 
