@@ -131,7 +131,7 @@ def test_look_up_dialogues_answer_from_the_result():
         messages = medical_text.random_lookup(rng)
         text = texts(messages[0])
         for answer in messages[1::2]:
-            assert texts(answer) in text
+            assert texts(answer) in text or (text.startswith("error: ") and texts(answer) == "unknown")
         assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
 
 
