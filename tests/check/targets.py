@@ -47,16 +47,26 @@ def demo_numbers(results: dict, command: str) -> list[Number]:
     rows.append(("videos direction, frames shuffled", "<= 0.65", videos["controls"]["frames_shuffled"]))
     rows.append(("videos questions", ">= 200", videos["n"]))
     rows.append(("medical questions", ">= 200", medical["n"]))
-    rows.append(("medical accuracy with expert", ">= 0.9", medical["accuracy"]))
-    for control in ("expert_withheld", "expert_wrong"):
-        rows.append((f"medical {control} minus with expert", "< 0", medical["controls"][control] - medical["accuracy"]))
-    rows.append(("medical trigger precision", ">= 0.95", medical["trigger_precision"]))
-    rows.append(("medical trigger recall", ">= 0.95", medical["trigger_recall"]))
+    rows += [(f"medical {name}", target, value) for name, target, value in medical_numbers(medical)]
     rows.append(
         ("documents stage 4 minus stage 3", ">= -0.05", documents["exact_match"] - stage3["documents"]["exact_match"])
     )
     rows.append(("videos stage 4 minus stage 3", ">= -0.05", videos["accuracy"] - stage3["videos"]["accuracy"]))
     return [Number(prefix + name, target, round(float(value), 4), command) for name, target, value in rows]
+
+
+def medical_numbers(medical: dict) -> list[tuple[str, str, float]]:
+    """The promises of medical-expert tuning: (name, target, value) of the figures of one evaluation."""
+    withheld, wrong = (medical["controls"][name] for name in ("expert_withheld", "expert_wrong"))
+    return [
+        ("accuracy with expert", ">= 0.95", medical["accuracy"]),
+        ("accuracy without expert minus with", "<= -0.2", withheld - medical["accuracy"]),
+        ("accuracy with a wrong expert minus with", "< 0", wrong - medical["accuracy"]),
+        ("trigger precision", ">= 0.98", medical["trigger_precision"]),
+        ("trigger recall", ">= 0.98", medical["trigger_recall"]),
+        ("trigger argument accuracy", ">= 0.98", medical["trigger_argument_accuracy"]),
+        ("false triggers on other modalities", "<= 0.02", medical["false_trigger_rate_other_modality"]),
+    ]
 
 
 def write(numbers: list[Number], path: Path) -> None:

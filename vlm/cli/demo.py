@@ -16,7 +16,8 @@ from vlm.cli.steps import Runner, Step, StepFailed, clock
 HELP = "make data, build a model, train it in four stages, evaluate, export and report"
 DESCRIPTION = (
     "The whole recipe on embedded data, small enough for two CPU cores (a quarter of an hour) and the same on GPUs.\n"
-    "Writes everything below --out: data/, bases/, stage0/ … stage4/, eval/, logs/, export/, results.json, report.html."
+    "Writes everything below --out: data/, experts/, bases/, stage0/ … stage4/, eval/, logs/, export/, results.json,\n"
+    "report.html."
 )
 EPILOG = (
     "examples:\n"
@@ -29,6 +30,7 @@ STAGES = {1: "alignment", 2: "instruction tuning", 3: "long context", 4: "medica
 SECONDS = {
     "data": 45,
     "bases": 75,
+    "dialogues": 30,
     "new": 10,
     "stage1": 60,
     "stage2": 240,
@@ -37,7 +39,9 @@ SECONDS = {
     "eval": 30,
     "end": 15,
 }
-MADE = "data data.yaml bases stage0 stage1 stage2 stage3 stage4 eval export results.json report.html logs".split()
+DIALOGUES = ("train", "val", "test")
+STAGE_FOLDERS = "stage0 stage1 stage2 stage3 stage4".split()
+MADE = [*"data data.yaml bases experts eval export results.json report.html logs".split(), *STAGE_FOLDERS]
 MARK = "logs/01-data.log"  # what the first step of a demo leaves: only such a folder is emptied
 
 
@@ -78,9 +82,11 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
         for seconds in [settings["bases"][key]]
     ]
     parts = flags(vision=out / "bases/radio", llm=out / "bases/llm", preset="tiny", seed=seed, out=out / "stage0")
+    expert = [python, "-m", "training.experts.chest_xray_tiny", *flags(out=out / "experts/chest_xray_tiny", seed=seed)]
     steps = [
         Step("data", [make_data], SECONDS["data"]),
-        Step("bases: language model and RADIO", make_bases, SECONDS["bases"], list(bases)),
+        Step("bases: language model, RADIO, an expert", [*make_bases, expert], SECONDS["bases"], [*bases, "expert"], 3),
+        Step("dialogues with experts", dialogues(args, root, cli), SECONDS["dialogues"], list(DIALOGUES)),
         Step("new: an untrained model from the bases", [[*cli, "new", *parts]], SECONDS["new"]),
     ]
     for stage in range(1, args.stop_after + 1):
@@ -88,6 +94,19 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
         steps.append(Step(f"stage {stage}: {STAGES[stage]}", [training], SECONDS[f"stage{stage}"]))
         steps.append(evaluation_step(args, root, stage))
     return steps
+
+
+def dialogues(args: argparse.Namespace, root: Path, cli: list[str]) -> list[list[str]]:
+    """The experts asked about every image of the patients, and what was said written as conversations."""
+    same = {"expert_weights": args.out / "experts", "wording": root / "training/recipes/tiny/wording.yaml"}
+    return [
+        [
+            *(*cli, "make-expert-data"),
+            *flags(images=args.out / f"data/patients-{split}", out=args.out / f"data/medical-{split}", split=split),
+            *flags(**same, seed=args.seed),
+        ]
+        for split in DIALOGUES
+    ]
 
 
 def stage_command(args: argparse.Namespace, root: Path, settings: dict, processes: int, stage: int) -> list[str]:
@@ -114,6 +133,7 @@ def evaluation_step(args: argparse.Namespace, root: Path, stage: int) -> Step:
     for name, tasks in groups.items():
         data = ",".join(f"{args.out}/data/{task}-test" for task in tasks)
         options = {"model": f"{args.out}/stage{stage}", "data": data, "seed": args.seed}
+        options |= {"expert_weights": args.out / "experts"} if "medical" in tasks else {}
         result = f"{args.out}/eval/stage{stage}-{name}.json"
         commands.append([sys.executable, str(root / "eval/run.py"), *flags(**options, out=result)])
     return Step(f"evaluation after stage {stage}", commands, SECONDS["eval"], list(groups))

@@ -1,4 +1,4 @@
-"""The embedded labelled images: valid DICOM of three modalities, whose labels the expert confirms; splits kept apart."""
+"""The embedded labelled images: DICOM of three modalities, labels that the expert confirms, splits kept apart."""
 
 import json
 
