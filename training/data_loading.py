@@ -13,7 +13,7 @@ from training.data.mixture import Mixture
 from training.data.plan import GroupedPlan, Plan
 from training.environment import Machine
 from training.heldout import heldout_loss
-from training.recipe import Recipe, RecipeError, Source
+from training.recipe import Recipe, RecipeError, Replay, Source
 from vlm.evs import check_places
 
 
@@ -38,7 +38,7 @@ def build_data(
     if is_streamed(recipe):
         dataset = TrainingDataset(None, processor, data.max_length, data.bad_share_limit, **options)
     else:
-        dataset = _dataset(recipe, data.sources, processor, **options)
+        dataset = _dataset(recipe, data.sources, processor, data.replay, **options)
     heldout = {}
     for index, source in enumerate(data.eval_sources):
         limit = source.limit or data.eval_limit
@@ -50,7 +50,7 @@ def build_data(
 
 def is_streamed(recipe: Recipe) -> bool:
     """Whether any source is read from front to back; then all of the mixture is."""
-    return any(source.streaming for source in recipe.data.sources)
+    return any(source.streaming for source in recipe.data.all_sources())
 
 
 def check_packing(model: nn.Module) -> None:
@@ -86,9 +86,11 @@ def _plan(recipe: Recipe, dataset: TrainingDataset, machine: Machine) -> Plan:
         )
         return GroupedPlan(sampler)
     if streamed:
-        from training.data.stream_feed import StreamFeed
+        from training.data.stream_feed import StreamFeed, with_replay
 
         sources = [source.as_dict() for source in data.sources]
+        if data.replay.part:
+            sources = with_replay(sources, [source.as_dict() for source in data.replay.sources], data.replay.part)
         feed = StreamFeed(
             sources, seed=recipe.seed, rank=rank, world_size=world_size, root=data.root, block=data.stream_block
         )
@@ -103,9 +105,14 @@ def _plan(recipe: Recipe, dataset: TrainingDataset, machine: Machine) -> Plan:
     return BufferedPlan(feed, unmeasured, LengthGroups(batch_size, batch_size, recipe.seed))
 
 
-def _dataset(recipe: Recipe, sources: list[Source], processor, **options) -> TrainingDataset:
-    data = recipe.data
-    mixture = Mixture(sources=[source.as_dict() for source in sources], seed=recipe.seed, root=data.root)
+def _dataset(
+    recipe: Recipe, sources: list[Source], processor, replay: Replay | None = None, **options
+) -> TrainingDataset:
+    data, share = recipe.data, replay.part if replay else 0.0
+    mixture = Mixture(
+        sources=[source.as_dict() for source in sources], seed=recipe.seed, root=data.root, replay_share=share,
+        replay=[source.as_dict() for source in replay.sources] if share else (),
+    )  # fmt: skip
     return TrainingDataset(
         mixture, processor, max_length=data.max_length, bad_share_limit=data.bad_share_limit, **options
     )

@@ -29,6 +29,8 @@ class Mixture(Sequence):
       and optionally limit: only the first N records are used; cap: at most N samples an epoch, other ones in the next
       epochs until all were seen (the epoch gets shorter, the other sources keep their numbers).
     epoch_size: samples an epoch; default: all samples once (weights), or the sum of the repeats.
+    replay: more specs, with weights or repeats among themselves and without caps. The others keep their numbers; so
+      many of these come on top that they make `replay_share` of an epoch.
     root: the folder that relative paths start from.
     """
 
@@ -38,6 +40,8 @@ class Mixture(Sequence):
         seed: int = 0,
         root: str | Path | None = None,
         epoch_size: int | None = None,
+        replay: Sequence[str | Path | dict[str, Any] | Source] = (),
+        replay_share: float = 0.0,
     ):
         if not sources:
             raise DataError("data.sources is empty")
@@ -45,7 +49,7 @@ class Mixture(Sequence):
         self.sources: list[Source] = []
         self.sizes: list[int] = []
         repeats, weights, caps = [], [], []
-        for spec in sources:
+        for spec in (*sources, *replay):
             options = {} if isinstance(spec, Source) else under_root(spec, root)
             source = spec if isinstance(spec, Source) else open_source(options)
             self.sources.append(source)
@@ -58,8 +62,12 @@ class Mixture(Sequence):
         for source, cap in zip(self.sources, caps):
             if cap is not None and not (isinstance(cap, int) and cap > 0):
                 raise DataError(f"{source.path}: cap must be a whole number above 0, this is {cap!r}")
-        counts = self._counts(repeats, weights, epoch_size)
+        main = len(sources)
+        counts = self._counts(slice(main), repeats, weights, epoch_size)
         self.counts = [count if cap is None else min(count, cap) for count, cap in zip(counts, caps)]
+        if replay:
+            again = max(round(sum(self.counts) * replay_share / (1 - replay_share)), 1)
+            self.counts += self._counts(slice(main, None), repeats, weights, again)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -101,9 +109,10 @@ class Mixture(Sequence):
             rows.append(shuffled[max(start - turn * size, 0) : stop - turn * size])
         return np.concatenate(rows or [np.empty(0, dtype=np.int64)]) + self.offsets[source]
 
-    def _counts(self, repeats: list, weights: list, epoch_size: int | None) -> list[int]:
-        """How many samples of each source an epoch holds."""
-        for source, repeat, weight, size in zip(self.sources, repeats, weights, self.sizes):
+    def _counts(self, part: slice, repeats: list, weights: list, epoch_size: int | None) -> list[int]:
+        """How many samples of each source of a part of them an epoch holds."""
+        sources, sizes, repeats, weights = self.sources[part], self.sizes[part], repeats[part], weights[part]
+        for source, repeat, weight, size in zip(sources, repeats, weights, sizes):
             if repeat is not None and weight is not None:
                 raise DataError(f"{source.path}: 'repeats' and 'weight' are both set; keep one")
             for name, value in (("repeats", repeat), ("weight", weight)):
@@ -113,14 +122,14 @@ class Mixture(Sequence):
                 raise DataError(f"{source.path}: limit leaves no records")
         if any(weight is not None for weight in weights):
             if None in weights:
-                missing = self.sources[weights.index(None)].path
+                missing = sources[weights.index(None)].path
                 raise DataError(
                     f"{missing} has no 'weight' but others have: give every source one, or use 'repeats' everywhere"
                 )
             wanted = np.array(weights, dtype=np.float64)
-            total = epoch_size or sum(size for size, weight in zip(self.sizes, weights) if weight > 0)
+            total = epoch_size or sum(size for size, weight in zip(sizes, weights) if weight > 0)
         else:
-            wanted = np.array([size * (1 if repeat is None else repeat) for size, repeat in zip(self.sizes, repeats)])
+            wanted = np.array([size * (1 if repeat is None else repeat) for size, repeat in zip(sizes, repeats)])
             total = epoch_size or int(wanted.sum().round())
         if wanted.sum() <= 0 or total <= 0:
             raise DataError("the mixture is empty: every weight or repeat is 0")

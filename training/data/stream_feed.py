@@ -125,6 +125,12 @@ def shares_of(specs: Sequence[dict[str, Any]]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
+def with_replay(sources: list[dict], replay: list[dict], share: float) -> list[dict]:
+    """One list of specs by weight, in which the replayed ones make `share` of the samples."""
+    parts = ((sources, 1 - share), (replay, share))
+    return [{**spec, "weight": part * weight} for specs, part in parts for spec, weight in zip(specs, shares_of(specs))]
+
+
 def turn(shares: list[float], counts: list[int], number: int) -> int:
     """Which source ticket `number` comes from: counts never differ from shares * tickets by more than 1 - 1/(2S - 2)
     (Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980).

@@ -82,7 +82,7 @@ def _chosen(tree: dict) -> dict:
     defaults, source = _flat(asdict(Recipe())), asdict(Source(path="-"))
     flat = _flat(tree)
     for key, value in flat.items():
-        if key in ("data.sources", "data.eval_sources"):
+        if key in ("data.sources", "data.eval_sources", "data.replay.sources"):
             flat[key] = [{k: v for k, v in one.items() if k not in source or v != source[k]} for one in value]
     return {key: value for key, value in flat.items() if key not in defaults or value != defaults[key]}
 

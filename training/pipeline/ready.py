@@ -29,7 +29,9 @@ def check_stage(stage: PlannedStage, processes: int | None, made: list[Path]) ->
             recipe.accumulation(processes)
         except RecipeError as error:
             raise RecipeError(f"{stage.file.path}: {error}") from None
-    for key, sources in (("data.sources", data.sources), ("data.eval_sources", data.eval_sources)):
+    replayed = data.replay.sources if data.replay.part else []
+    lists = {"data.sources": data.sources, "data.replay.sources": replayed, "data.eval_sources": data.eval_sources}
+    for key, sources in lists.items():
         for source in sources:
             spec = under_root(source.as_dict(), data.root)
             path = str(spec["path"])

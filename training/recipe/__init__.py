@@ -2,8 +2,10 @@
 
 from training.recipe.adapter import Adapter
 from training.recipe.checks import RecipeError
-from training.recipe.data import Data, Source
+from training.recipe.data import Data
 from training.recipe.modules import MODULE_NAMES, Module, Modules
+from training.recipe.replay import Replay
+from training.recipe.source import Source
 from training.recipe.train import ZERO_CHOICES, Train
 from training.recipe.watch import Watch
 from training.recipe.whole import Recipe
@@ -17,6 +19,7 @@ __all__ = [
     "Modules",
     "Recipe",
     "RecipeError",
+    "Replay",
     "Source",
     "Train",
     "Watch",

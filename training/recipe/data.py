@@ -2,55 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from training.recipe.checks import RecipeError, check_ranges, choice, require
-
-
-@dataclass
-class Source:
-    """One entry of a data mixture."""
-
-    path: str = ""
-    """Dataset folder (records.jsonl), JSONL or LLaVA JSON file, tar shards, picture folder or HF dataset folder,
-    relative to data.root; or `hf://ORG/NAME` on the hub."""
-    weight: float | None = None
-    """Share of this source in the mixture, relative to the weights of the others; default: by its size."""
-    repeats: float | None = None
-    """How often this source is read in an epoch (fractions allowed); instead of weight."""
-    limit: int | None = None
-    """Use only the first N records."""
-    cap: int | None = None
-    """At most this many samples an epoch; the next epoch goes on with others."""
-    media_root: str | None = None
-    """Folder the images and videos are relative to; default: the folder of the file."""
-    format: str | None = None
-    """Name of the file format; default: recognised by its content."""
-    split: str | None = None
-    """Split of a Hugging Face dataset."""
-    subset: str | None = None
-    """Configuration of a Hugging Face dataset that has several."""
-    columns: dict[str, str] | None = None
-    """Our key -> the key of the records, where they are called otherwise: {question: query, answers: label}."""
-    streaming: bool = False
-    """Read a Hugging Face dataset from front to back as it arrives instead of downloading it first."""
-    system: str | None = None
-    """System prompt for records that bring none."""
-    reasoning: str | None = None
-    """`off`: reasoning traces are left out and the template's switch says so; `on`: the switch says on. Default: the
-    records are taken as they are."""
-    name: str | None = None
-    """Name shown in reports; default: the name the records or the folder carry."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.path), "a data source needs a path: write `- path: FOLDER`")
-        if self.reasoning is not None:
-            choice(self.reasoning, ("on", "off"), f"reasoning of {self.path}")
-        both = self.weight is not None and self.repeats is not None
-        require(not both, f"weight and repeats of {self.path} are both set; keep one of them")
-        check_ranges(self, f"{{}} of {self.path}", {"(0, inf)": ("weight", "repeats", "limit", "cap")})
-
-    def as_dict(self) -> dict:
-        """The fields that are set, as the mixture takes them."""
-        return {key: value for key, value in vars(self).items() if value is not None and value is not False}
+from training.recipe.checks import RecipeError, check_ranges, require
+from training.recipe.replay import Replay
+from training.recipe.source import Source
 
 
 @dataclass
@@ -60,7 +14,10 @@ class Data:
     root: str | None = None
     """Folder that relative paths of sources start from; default: the current folder."""
     sources: list[Source] = field(default_factory=list)
-    """The training mixture: a list of {path, weight, limit, ...}."""
+    """The training mixture: a list of {path, weight, limit, ...}, or the path of a YAML file that holds such a list
+    (relative to the current folder; the paths in it start from its own folder)."""
+    replay: Replay = field(default_factory=Replay)
+    """Data of earlier stages, read beside the mixture."""
     eval_sources: list[Source] = field(default_factory=list)
     """Held-out sources; their loss is measured before and after the stage and written to heldout.json."""
     eval_limit: int = 64
@@ -119,3 +76,7 @@ class Data:
             self.packing or self.pack_length is None,
             "data.pack_length is set but data.packing is false: set data.packing=true or leave pack_length out",
         )
+
+    def all_sources(self) -> list[Source]:
+        """What training reads: the mixture, and what is replayed."""
+        return [*self.sources, *(self.replay.sources if self.replay.part else ())]

@@ -1,7 +1,8 @@
 """From a YAML file and `key=value` words to a Recipe, and from the field docstrings to `--help`.
 
 One way in: every option is a dataclass field. `train.learning_rate=3e-4` names it in full, `learning_rate=3e-4` is
-enough where only one section has a field of that name (those of single modules are always named in full).
+enough where only one section has a field of that name (those of single modules are always named in full, those of
+data.replay and distill where an older section has the same).
 """
 
 import ast
@@ -15,7 +16,10 @@ from typing import Any
 
 import yaml
 
-from training.recipe import Recipe, RecipeError
+from training.recipe import Recipe, RecipeError, Source
+from training.recipe.source_file import read_source_file
+
+NAMED_IN_FULL = ("modules.", "data.replay.", "distill.")  # their fields, where another section has one of that name
 
 
 def load_recipe(path: str | Path | None, overrides: list[str] = ()) -> Recipe:
@@ -98,7 +102,7 @@ def _sections(cls: type, prefix: str = "") -> list[tuple[str, type]]:
         if dataclasses.is_dataclass(kind):
             found += _sections(kind, f"{prefix}.{entry.name}" if prefix else entry.name)
         elif typing.get_origin(kind) is list and dataclasses.is_dataclass(typing.get_args(kind)[0]):
-            if entry.name == "sources":
+            if (prefix, entry.name) == ("data", "sources"):  # the other lists hold the same
                 found.append((f"{prefix}.{entry.name}[]", typing.get_args(kind)[0]))
     return found
 
@@ -129,7 +133,7 @@ def _apply_override(tree: dict, word: str) -> None:
     known = known_keys()
     if key not in known:
         matches = [name for name in known if name.rsplit(".", 1)[-1] == key]
-        matches = [name for name in matches if not name.startswith("modules.")] or matches
+        matches = [name for name in matches if not name.startswith(NAMED_IN_FULL)] or matches
         if len(matches) != 1:
             if matches:
                 raise RecipeError(f"{key!r} is ambiguous: write one of {', '.join(matches)}")
@@ -184,6 +188,8 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
     if origin is list:
         if value is None:
             return []
+        if typing.get_args(kind)[0] is Source and isinstance(value, str):
+            where, value = f"{value} ({key})", read_source_file(value, key)
         if not isinstance(value, list):
             raise RecipeError(f"{key} in {where} must be a list, not {value!r}")
         (inner,) = typing.get_args(kind)

@@ -117,7 +117,7 @@ def _add_stages(plan: Plan, files: list[Path], words: list[str], options: dict, 
         data = recipe.data
         max_length = args.max_length or (data.max_length if plan.model else None)
         pruning: dict[str, Any] = {} if data.video_pruning is None else {"pruning_rate": 0.0}  # max_length counts all
-        sources = [(one, "train", one.limit) for one in data.sources]
+        sources = [(one, "train", one.limit) for one in data.all_sources()]
         sources += [(one, "eval", one.limit or data.eval_limit) for one in data.eval_sources]
         for one, role, limit in sources:
             spec = {key: value for key, value in one.as_dict().items() if key not in ("weight", "repeats", "cap")}
