@@ -52,9 +52,11 @@ def evaluate(
         judge: a model that scores the open answers that no rule can (`eval.judge`).
 
     Raises ResumeError where `resume` meets the replies of another run, RefusedError where the backend cannot be asked
-    about such media.
+    about such media, ValueError where a task lacks what it needs.
     """
     ranks = ranks or Ranks()
+    for job in jobs:
+        job.task.check(options)
     backend.check(media_kinds(jobs, options))
     about_model = backend.describe()
     jobs = with_unique_keys(jobs)

@@ -14,8 +14,10 @@ from vlm.experts import Expert, ExpertCard, ExpertSession
 class KnownModality(ExpertSession):
     """Offers the experts for `modalities` (DICOM codes) with every picture."""
 
-    def __init__(self, modalities: Sequence[str], max_calls: int, instances: dict[str, Expert]) -> None:
-        super().__init__(max_calls=max_calls, instances=instances)
+    def __init__(
+        self, modalities: Sequence[str], max_calls: int, instances: dict[str, Expert], weights: str | None = None
+    ) -> None:
+        super().__init__(max_calls=max_calls, instances=instances, weights=weights)
         self.modalities = tuple(modalities)
 
     def fitting(self, path: Path | None) -> list[ExpertCard]:

@@ -75,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
         "--judge", default=None, metavar="MODEL",
         help="scores open answers that no rule can: anything that --model takes (default: they stay unscored)",
     )  # fmt: skip
+    p.add_argument(
+        "--expert-weights", default=None, metavar="DIR",
+        help="holds a folder of weights per medical expert (default: where each expert keeps its own)",
+    )  # fmt: skip
     p.add_argument("--blind", action="store_true", help="ask without images and videos: the text-only baseline")
     p.add_argument("--seed", type=int, default=0, help="decides the choices of the controls (default: %(default)s)")
     p.add_argument(
@@ -114,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")), cpu)
         options = options_of(args)
         jobs = jobs_of(args)
+        for job in jobs:
+            job.task.check(options)
         backend = open_backend(
             args.model, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
@@ -172,7 +178,7 @@ def options_of(args: argparse.Namespace):
     video = {"max_frames": args.max_frames, "fps": args.fps}
     return Options(
         args.seed, args.controls, args.limit, args.max_new_tokens, args.blind,
-        {name: value for name, value in video.items() if value is not None},
+        {name: value for name, value in video.items() if value is not None}, args.expert_weights,
     )  # fmt: skip
 
 

@@ -13,7 +13,13 @@ from eval.aggregates.corpus_bleu import CorpusBleu
 from eval.aggregates.label_f1 import InvalidRate, LabelF1
 from eval.aggregates.macro_mean import MacroMean
 from eval.aggregates.mean import Mean
-from eval.aggregates.trigger_rates import ArgumentAccuracy, FalseTriggerRate, TriggerPrecision, TriggerRecall
+from eval.aggregates.trigger_rates import (
+    ArgumentAccuracy,
+    FalseTriggerRate,
+    FalseTriggerRateOtherModality,
+    TriggerPrecision,
+    TriggerRecall,
+)
 from eval.aggregates.unreadable_rate import UnreadableRate
 from eval.registry import discover
 
@@ -26,6 +32,7 @@ __all__ = [
     "ArgumentAccuracy",
     "CorpusBleu",
     "FalseTriggerRate",
+    "FalseTriggerRateOtherModality",
     "InvalidRate",
     "LabelF1",
     "MacroMean",

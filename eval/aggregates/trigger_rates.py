@@ -64,6 +64,19 @@ class FalseTriggerRate(_Decisions):
         return divide(sums[..., 3], sums[..., 4], np.nan)
 
 
+@register_aggregate("false_trigger_rate_other_modality")
+class FalseTriggerRateOtherModality(FalseTriggerRate):
+    """`false_trigger_rate` over those samples alone whose image no expert reads, or not the one whose card is shown.
+
+    A row says so in `other_modality`. Not defined without such samples.
+    """
+
+    name = "false_trigger_rate_other_modality"
+
+    def statistics(self, row: Row) -> np.ndarray | None:
+        return super().statistics(row) if row.get("other_modality") else None
+
+
 @register_aggregate("trigger_argument_accuracy")
 class ArgumentAccuracy(Aggregate):
     """Calls with exactly the wanted arguments / right calls. Not defined without a right call."""

@@ -43,6 +43,7 @@ class Options:
     max_new_tokens: int | None = None  # instead of the tasks' own
     blind: bool = False  # ask without images and videos: the text-only baseline
     video: Mapping[str, Any] = field(default_factory=dict)  # max_frames, fps: instead of the tasks' and the processor's
+    expert_weights: str | None = None  # folder that holds a folder of weights per expert
 
 
 @dataclass
@@ -78,6 +79,9 @@ class Task:
     def wants_controls(self, options: Options) -> bool:
         wanted = self.controls_by_default if options.controls is None else options.controls
         return wanted and not options.blind
+
+    def check(self, options: Options) -> None:
+        """Called before a model is opened. Raises ValueError where the task lacks what asking it needs."""
 
     def describe(self, options: Options) -> dict[str, Any]:
         """What a results file says of how the task was asked and scored."""

@@ -10,10 +10,12 @@ X-rays is known from the dataset, so the experts for digital and computed radiog
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eval.data import Dataset, Sample
+from eval.generation import Generator
+from eval.tasks.base import Options, Row
 from eval.tasks.chest_xray import ChestXray
 from eval.tasks.expert_conversation import MAX_CALLS, ExpertConversation
 from eval.tasks.registry import register_task
@@ -31,25 +33,29 @@ class ChestXrayExpert(ExpertConversation, ChestXray):
     max_new_tokens = 32  # a trigger with an argument is longer than yes or no
 
     def __init__(self, dataset: Dataset | None = None, instances: Mapping[str, Expert] | None = None) -> None:
-        """`instances`: ready-made experts by name, beside the registered ones.
-
-        Raises ValueError when no expert reads chest X-rays: a run without one would look like a run with a poor one.
-        """
+        """`instances`: ready-made experts by name, beside the registered ones."""
         super().__init__(dataset)
         self.instances = dict(instances or {})
-        session = self.session()
-        self.fitting = [card.name for card in session.for_modalities()]
-        if not self.fitting:
+
+    def check(self, options: Options) -> None:
+        """Raises ValueError when no expert reads chest X-rays: such a run would look like one with a poor expert."""
+        session = self.session(options)
+        if not session.for_modalities():
             known = ", ".join(f"{card.name} ({card.modality})" for card in session.cards.values()) or "none at all"
             raise ValueError(
                 f"task {self.name}: no expert reads chest X-rays (modality {' or '.join(MODALITIES)}); known: {known}."
-                " Register one in a file of vlm/experts, or run chest_xray, which asks without an expert"
+                " Register one in a file of vlm/experts, name its weights with --expert-weights, or run chest_xray,"
+                " which asks without an expert"
             )
 
-    def session(self) -> KnownModality:
+    def session(self, options: Options) -> KnownModality:
         from eval.known_modality import KnownModality
 
-        return KnownModality(MODALITIES, MAX_CALLS, self.instances)
+        return KnownModality(MODALITIES, MAX_CALLS, self.instances, options.expert_weights)
+
+    def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
+        self.fitting = [card.name for card in self.session(options).for_modalities()]
+        return super().run(samples, generator, options)
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """Every question wants one; where several fit, any of them is right."""

@@ -6,7 +6,9 @@ The conversation runs through `vlm.experts`, the code that also serves `chat`, s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.aggregates import Aggregate, TriggerPrecision, TriggerRecall
@@ -18,7 +20,7 @@ from eval.metrics.expert_trigger import called_expert
 from eval.tasks.base import Options, Row, Task
 
 if TYPE_CHECKING:
-    from vlm.experts import ExpertSession
+    from vlm.experts import ExpertSession, Transcript
 
 MAX_CALLS = 1
 
@@ -29,15 +31,43 @@ class ExpertConversation(Task):
     controls = (EXPERT_WITHHELD, EXPERT_WRONG)
     experts: tuple[str, ...] | None = None  # by name; None: all that this machine can run, for files of any modality
 
-    def session(self) -> ExpertSession:
+    def session(self, options: Options) -> ExpertSession:
         """What runs the conversations: which experts there are, and for which files they are offered."""
         from vlm.experts import ExpertSession
 
-        return ExpertSession(self.experts, max_calls=MAX_CALLS)
+        return ExpertSession(self.experts, max_calls=MAX_CALLS, weights=options.expert_weights)
+
+    def check(self, options: Options) -> None:
+        """Raises ValueError where an expert that the task names cannot be used: without it a run would look like one
+        whose model gains nothing from it."""
+        from vlm.experts.protocol import get_expert
+        from vlm.experts.weights import why_not
+
+        root = Path(options.expert_weights) if options.expert_weights else None
+        if root is not None and not root.is_dir():
+            raise ValueError(f"--expert-weights {root}: no such folder")
+        for name in self.experts or ():
+            expert = get_expert(name)
+            if reason := why_not(expert, root):
+                own = f"{root or 'FOLDER'}/{expert.weights_name}"
+                hint = f"; with --expert-weights they are looked for in {own}" if expert.weights_name else ""
+                raise ValueError(f"task {self.key}: the expert {name} cannot be used here: {reason}{hint}")
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """The expert that should be called for a sample, given which one was; None where none should be."""
         return sample.meta.get("expert")
+
+    def cards(self, sample: Sample) -> list[str] | None:
+        """Experts whose cards are shown whatever the image is; None: those that fit it."""
+        return None
+
+    def controllable(self, sample: Sample) -> bool:
+        """Whether an expert withheld or a wrong one can tell anything about this question."""
+        return True
+
+    def note(self, sample: Sample, transcript: Transcript, session: ExpertSession) -> dict[str, Any]:
+        """What further a row says of its conversation."""
+        return {}
 
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
         """Rows of the questions with the expert, with a wrong expert, and without. The first two share batches."""
@@ -47,15 +77,30 @@ class ExpertConversation(Task):
         asked: list[tuple[Sample, Sample | None]] = [(sample, None) for sample in samples]
         controls = self.wants_controls(options)
         if controls:
-            pairs = list(zip(samples, choose_donors(samples, options.seed)))
-            asked += [(sample, donor) for sample, donor in pairs if donor is not None]
+            controlled = [sample for sample in samples if self.controllable(sample)]
+            donors = self.donors(controlled, options)
+            asked += [(sample, donors[sample.id]) for sample in controlled if sample.id in donors]
         rows += self.converse(asked, generator, options, offer=True)
         if controls:
-            alone = {sample.id for sample, donor in pairs if donor is None}
+            known, may = {sample.id for sample in samples}, {sample.id for sample in controlled}
             for row in rows:
-                row |= {UNCONTROLLED: [EXPERT_WRONG]} if row["id"] in alone else {}
-            rows += self.converse([(sample, None) for sample in samples], generator, options, offer=False)
+                missed = {EXPERT_WITHHELD: row["id"] not in may, EXPERT_WRONG: row["id"] not in donors}
+                if row["id"] in known and any(missed.values()):
+                    row[UNCONTROLLED] = [control for control, is_missed in missed.items() if is_missed]
+            rows += self.converse([(sample, None) for sample in controlled], generator, options, offer=False)
         return rows
+
+    def donors(self, samples: Sequence[Sample], options: Options) -> dict[str, Sample]:
+        """By a sample's id the one whose file the wrong expert reads: the donor rule, among images of one modality.
+
+        An expert made to read what it cannot read would report an error, not another finding.
+        """
+        by_modality: dict[str | None, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            by_modality[modality_of(sample)].append(sample)
+        groups = by_modality.values()
+        pairs = [pair for group in groups for pair in zip(group, choose_donors(group, options.seed))]
+        return {sample.id: donor for sample, donor in pairs if donor is not None and file_of(donor)}
 
     def converse(
         self, asked: Sequence[tuple[Sample, Sample | None]], generator: Generator, options: Options, offer: bool
@@ -78,28 +123,61 @@ class ExpertConversation(Task):
             last.update({id(c): reply for c, reply in zip(conversations, replies)})
             return [reply.text for reply in replies]
 
-        with self.session() as session:
+        rows = []
+        with self.session(options) as session:
             transcripts = session.run_batch(
                 generate,
                 [sample.prompt for sample, _ in asked],
                 offer=offer,
-                expert_override=[donor.media[-1] if donor else None for _, donor in asked],
+                expert_override=[file_of(donor) if donor else None for _, donor in asked],
+                card_override=[self.cards(sample) for sample, _ in asked],
             )
-        rows = []
-        for (sample, donor), transcript in zip(asked, transcripts):
-            first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
-            called = called_expert(first)
-            note: dict[str, Any] = {
-                "wanted_expert": self.wanted_expert(sample, called),
-                "called_expert": called,
-                "calls": [call.as_json() for call in transcript.calls],
-                "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
-            }
-            if donor is not None:
-                note |= {"donor": donor.id, "expert_file": donor.media[-1]}
-            rows.append(self.row(sample, last[id(transcript.messages)], EXPERT_WRONG if donor else control, note))
+            for (sample, donor), transcript in zip(asked, transcripts):
+                first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
+                called = called_expert(first)
+                calls = [call.as_json() for call in transcript.calls]
+                note: dict[str, Any] = {
+                    "wanted_expert": self.wanted_expert(sample, called),
+                    "called_expert": called,
+                    "calls": [call | {"file": name_of(call["file"], sample)} for call in calls],
+                    "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
+                    **self.note(sample, transcript, session),
+                }
+                if donor is not None:
+                    note |= {"donor": donor.id, "expert_file": name_of(file_of(donor), sample)}
+                reply = last[id(transcript.messages)]
+                rows.append(self.row(sample, reply, EXPERT_WRONG if donor else control, note))
         return rows
 
     def aggregates(self) -> dict[str, Aggregate]:
         """As usual, and how well the model decided when to call."""
         return {**super().aggregates(), **{one.name: one for one in (TriggerPrecision(), TriggerRecall())}}
+
+
+def file_of(sample: Sample) -> Path | None:
+    """The file that an expert reads of a sample: its last image, or the volume that the picture was taken from."""
+    from vlm.experts.conversation import image_file
+
+    return image_file(sample.prompt)
+
+
+def modality_of(sample: Sample) -> str | None:
+    """The modality of that file: as its header says, or else the message."""
+    from vlm.experts.conversation import image_refs
+    from vlm.experts.image_facts import image_facts
+
+    refs = image_refs(sample.prompt)
+    return (image_facts(refs[-1].path).modality or refs[-1].modality) if refs else None
+
+
+def name_of(file: str | Path | None, sample: Sample) -> str | None:
+    """A file as results name it: by its path in the folder of the data, or else by the digest of its content.
+
+    Where a file lies on a machine, folders called after patients included, is nobody's business.
+    """
+    from vlm.experts.image_facts import file_digest
+
+    if file is None:
+        return None
+    path, folder = Path(file).resolve(), sample.base_dir.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else file_digest(path)

@@ -47,7 +47,9 @@ def test_figures(results):
     figures = results["tasks"]["medical"]
     assert figures["n"] == 48
     assert figures["trigger_precision"] == figures["trigger_recall"] == 1.0
-    assert set(figures["intervals"]) == {"accuracy", "trigger_precision", "trigger_recall"}
+    assert figures["trigger_argument_accuracy"] == 1.0 and figures["false_trigger_rate"] == 0.0
+    assert figures["false_trigger_rate_other_modality"] is None and "forms" not in figures  # all are CT slices
+    assert figures["disagreement_said"] == figures["disagreement_said_as_asked"] == 0.0
     for kind in ("side", "size", "number"):
         of_kind = figures["kinds"][kind]
         assert of_kind["accuracy"] >= 0.9 and of_kind["expert_withheld"] == 0.0 and of_kind["expert_wrong"] <= 0.1
@@ -59,6 +61,6 @@ def test_rows_hold_the_conversation(results):
     asked = rows[None]
     assert (asked["wanted_expert"], asked["called_expert"]) == ("LESIONS", "LESIONS")
     assert [turn["role"] for turn in asked["turns"]] == ["user", "assistant", "user", "assistant"]
-    assert asked["calls"][0]["ok"] and asked["calls"][0]["file"] == asked["media"][0]
-    assert rows["expert_wrong"]["calls"][0]["file"] == rows["expert_wrong"]["expert_file"] != asked["media"][0]
+    assert asked["calls"][0]["ok"] and asked["media"][0].endswith("/" + asked["calls"][0]["file"])
+    assert rows["expert_wrong"]["calls"][0]["file"] == rows["expert_wrong"]["expert_file"] != asked["calls"][0]["file"]
     assert rows["expert_withheld"]["calls"] == [] and "Experts:" not in rows["expert_withheld"]["turns"][0]["text"]

@@ -38,12 +38,18 @@ class OpenConversation:
         fitting: Mapping[int, Sequence[ExpertCard]],
         order: Sequence[str],
         override: str | Path | None,
+        besides: Sequence[ExpertCard] = (),
     ) -> "OpenConversation":
-        """With the cards put into its messages, in the given order of names, each once."""
+        """With the cards put into its messages, in the given order of names, each once.
+
+        besides: cards that are shown although they may fit no image; only those that fit are `offered`, so a call of
+            another is refused.
+        """
         cards = {card.name: card for found in fitting.values() for card in found}
+        shown = {card.name: card for card in besides} | cards
         offered = [name for name in order if name in cards]
         choice = any(sum(card.name == name for found in fitting.values() for card in found) > 1 for name in offered)
-        with_cards = offer_cards(messages, [cards[name] for name in offered], CHOICE if choice else "")
+        with_cards = offer_cards(messages, [shown[name] for name in order if name in shown], CHOICE if choice else "")
         return cls(Transcript(with_cards, offered=offered), files, fitting, text_of(messages[-1]), override)
 
     @property

@@ -135,6 +135,7 @@ class ExpertSession:
         conversations: Sequence[Messages],
         offer: bool = True,
         expert_override: Sequence[str | Path | None] | None = None,
+        card_override: Sequence[Sequence[str] | None] | None = None,
     ) -> list[Transcript]:
         """Answer the last user turn of every conversation, calling experts where the model asks for them.
 
@@ -145,14 +146,19 @@ class ExpertSession:
         offer: False withholds the cards (control "expert withheld"); a trigger is then answered by an error.
         expert_override: for each conversation the file that experts read instead of the conversation's own image, or
             None (control "expert wrong": the file of a sample whose answer differs).
+        card_override: for each conversation the experts whose cards are shown, or None: those that fit. A call of one
+            that is shown and does not fit is refused as in every conversation (the question "wrong modality").
         Returns one `Transcript` per conversation, in order. An expert that fails never raises: its message is fed back.
         """
         if expert_override is not None and len(expert_override) != len(conversations):
             raise ValueError(f"{len(expert_override)} expert_override files for {len(conversations)} conversations")
+        if card_override is not None and len(card_override) != len(conversations):
+            raise ValueError(f"{len(card_override)} card_override lists for {len(conversations)} conversations")
         states = []
         for index, messages in enumerate(conversations):
             override = expert_override[index] if expert_override is not None else None
-            states.append(self._open(messages, offer, override, f"conversation {index}"))
+            shown = card_override[index] if card_override is not None else None
+            states.append(self._open(messages, offer, override, f"conversation {index}", shown))
         open_ = states
         while open_:
             replies = generate([state.transcript.messages for state in open_])
@@ -195,12 +201,24 @@ class ExpertSession:
             self._finish(state, done)
             yield CallFinished(done)
 
-    def _open(self, messages: Messages, offer: bool, override: str | Path | None, what: str) -> OpenConversation:
+    def _open(
+        self,
+        messages: Messages,
+        offer: bool,
+        override: str | Path | None,
+        what: str,
+        shown: Sequence[str] | None = None,
+    ) -> OpenConversation:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{what} must end in a user turn")
         files = image_refs(messages)
         fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
-        state = OpenConversation.of(messages, files, fitting, list(self.cards), override)
+        besides: list[ExpertCard] = []
+        if shown is not None and offer:
+            besides = [self._card(name) for name in shown]
+            chosen = {number: [card for card in cards if card.name in shown] for number, cards in fitting.items()}
+            fitting = chosen if shown else {}  # no card at all: withheld
+        state = OpenConversation.of(messages, files, fitting, list(self.cards), override, besides)
         for ref in files if offer and self.cards else []:
             if not fitting[ref.number]:
                 state.transcript.notes.append(f"image {ref.number} is {kind_of(ref)}: no expert is offered for it")
@@ -210,6 +228,12 @@ class ExpertSession:
             digests = {str(ref.number): file_digest(ref.path) for ref in files}
             self.log.write("offer", files=digests, experts=state.transcript.offered, notes=state.transcript.notes)
         return state
+
+    def _card(self, name: str) -> ExpertCard:
+        """The card of one of the session's experts. Raises `ExpertError` for any other name."""
+        if name not in self.cards:
+            raise ExpertError(f"unknown expert {name}; known: {', '.join(self.cards)}")
+        return self.cards[name]
 
     def _read(self, state: OpenConversation, reply: str) -> tuple[Trigger | None, ExpertError | None] | None:
         """Take a reply in. None when it is the answer; else what was called, or why that cannot be read."""
@@ -295,9 +319,7 @@ class ExpertSession:
         Raises `ExpertError` for an unknown expert, one that is not offered, one that does not fit, or no file.
         """
         name = trigger.name
-        if name not in self.cards:
-            raise ExpertError(f"unknown expert {name}; known: {', '.join(self.cards)}")
-        card = self.cards[name]
+        card = self._card(name)
         if name not in state.transcript.offered:
             if not state.fitting:  # withheld, or no image in a file
                 raise ExpertError(f"{name} is not available")

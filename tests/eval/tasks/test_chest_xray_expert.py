@@ -16,6 +16,7 @@ from tests.helpers.mini_benchmarks import picture_of
 from tests.helpers.scripted_backend import ScriptedBackend
 from tests.helpers.xray_expert import XrayExpert
 from vlm.experts import protocol
+from vlm.experts.image_facts import file_digest
 
 FINDINGS = {1: "cardiomegaly", 2: "cardiomegaly, pleural thickening"}
 
@@ -62,7 +63,9 @@ def test_the_expert_decides(tmp_path):
     assert asked["turns"][2]["text"].startswith("findings: cardiomegaly\nDoes this chest X-ray show cardiomegaly?")
     assert asked["wanted_expert"] == asked["called_expert"] == "XRAY" and asked["output"] == "yes"
     # the wrong expert reads another patient's picture, of which the answer is the other one
-    assert picture_of(wrong["calls"][0]["file"]) == 3 and wrong["output"] == "no" and wrong["media"] == asked["media"]
+    donor = next(row for row in results["samples"] if row["id"] == wrong["donor"])
+    assert picture_of(donor["media"][0]) == 3 and wrong["calls"][0]["file"] == file_digest(donor["media"][0])
+    assert wrong["output"] == "no" and wrong["media"] == asked["media"]
     assert withheld["calls"] == [] and "Experts:" not in withheld["turns"][0]["text"]
 
 
@@ -89,7 +92,7 @@ def test_no_expert_for_x_rays_is_an_error(tmp_path, monkeypatch):
     mini_job("chest_xray", tmp_path)
     monkeypatch.delitem(protocol._EXPERTS, "XRAY")
     with pytest.raises(ValueError, match=r"no expert reads chest X-rays \(modality DX or CR\); known: LESIONS \(CT\)"):
-        job_for_task("chest_xray_expert", DataPlaces(tmp_path, tmp_path / "cache"))
+        job_for_task("chest_xray_expert", DataPlaces(tmp_path, tmp_path / "cache")).task.check(Options())
 
 
 def test_experts_of_other_modalities_are_not_offered(tmp_path):
