@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.backends.base import Backend
-from eval.backends.model_name import check_device, check_dtype, check_model
+from vlm.model_name import check_device, check_dtype, check_model
 
 ENDPOINT = "openai:"
 

@@ -24,14 +24,13 @@ def quiet_transformers(weight_bytes: int) -> None:
 
 
 def check_checkpoint(name: str) -> None:
-    """Refuse, with the reason, what cannot be a RADIO-VLM checkpoint. A hub id (owner/name) is left to the hub."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise RadioVLMError(f"--model: no folder {name}")
-        return
-    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-        raise RadioVLMError(f"--model: {name} has no config.json; is it a checkpoint folder?")
+    """Refuse, with the reason, what cannot be a RADIO-VLM checkpoint: a folder without one, a name nobody knows."""
+    from vlm.model_name import check_model
+
+    try:
+        check_model(name)
+    except ValueError as error:
+        raise RadioVLMError(str(error)) from None
 
 
 def whole_model(name: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from eval.backends import open_backend
-from eval.backends.model_name import check_device, check_dtype, check_model, devices
+from vlm.model_name import check_device, check_dtype, check_model, devices
 
 
 @pytest.fixture
