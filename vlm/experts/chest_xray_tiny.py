@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
+from vlm.experts.topics import finding_topic, report_topic
 from vlm.experts.weights import missing_files, require, weights_folder
 from vlm.experts.xray_pictures import read_xray, yes_no_text
 
@@ -53,6 +54,8 @@ class ChestXrayTiny(Expert):
         arguments=LABELS,
         weights="trained here on synthetic images: python -m training.experts.chest_xray_tiny",
     )
+
+    topics = (*(finding_topic(label, (label,)) for label in LABELS), report_topic())
 
     weights_name = FOLDER
 

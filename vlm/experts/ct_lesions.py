@@ -13,6 +13,7 @@ import numpy as np
 
 from vlm.experts.ct_lungs import lung_mask, nodules
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
+from vlm.experts.topics import Topic
 
 CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
@@ -25,6 +26,25 @@ def findings_text(number: int, largest: tuple[str, int] | None) -> str:
     noun = "lesion" if number == 1 else "lesions"
     return f"{number} {noun}; largest: {largest[0]}, {largest[1]} mm" if largest else f"{number} {noun}"
 
+TOPICS = (
+    Topic(
+        "number",
+        ("How many lesions are there?", "How many lesions does the image show?", "Count the lesions."),
+        lambda result: str(len(result.findings["lesions"])),
+    ),
+    Topic(
+        "side",
+        ("On which side is the largest lesion?", "Is the largest lesion on the left or on the right?"),
+        lambda result: next((lesion["side"] for lesion in result.findings["lesions"]), None),
+    ),
+    Topic(
+        "size",
+        ("How large is the largest lesion, in mm?", "What is the diameter of the largest lesion, in mm?"),
+        lambda result: next((str(round(lesion["mm"])) for lesion in result.findings["lesions"]), None),
+        tolerance=1,
+    ),
+)
+
 
 @register_expert
 class CTLesions(Expert):
@@ -35,6 +55,7 @@ class CTLesions(Expert):
     """
 
     card = CARD
+    topics = TOPICS
 
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
         hu, spacing, left_is_high = read_slice(path)

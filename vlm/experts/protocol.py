@@ -11,9 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlm.experts.trigger import ARGUMENT, NAME, ExpertError, Trigger, TriggerError, parse_trigger
+
+if TYPE_CHECKING:
+    from vlm.experts.topics import Topic
 
 MODALITY = r"[A-Z]{2,16}"
 
@@ -79,6 +82,8 @@ class Expert(ABC):
     card: ExpertCard
     weights_name: ClassVar[str | None] = None
     """Folder of its weights among those of other experts; its class then takes `folder`, in `unavailable` too."""
+    topics: ClassVar[tuple["Topic", ...]] = ()
+    """What it can be asked, for making training conversations; without: what its results show (see `topics.py`)."""
 
     @abstractmethod
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
