@@ -3,6 +3,7 @@ forward, a loss that never makes the full logits, `inputs_embeds` that mean the 
 `generate(inputs_embeds=...)`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +18,15 @@ from llm.packed_attention import PACKED_SDPA, check_attention, no_mask
 from llm.packing import check_limits, drop_first_targets, pack_batch
 from llm.packing_proof import why_not_packed
 
-_HEAD_ROWS = 256  # rows of hidden states in one call of a head that is more than a weight
+HEAD_ROWS = 256  # rows of hidden states in one call of a head that is more than a weight
 
 
-def _most_chunks(head: nn.Module, counted: int, device: torch.device) -> int:
+def most_chunks(head: nn.Module, counted: int, device: torch.device) -> int:
     """The most calls of the head that any rank's counted rows need. Under ZeRO-3 a call gathers weights, which all
     ranks must do together: fewer calls on one of them is a hang. Elsewhere 1."""
     if not any(hasattr(parameter, "ds_id") for parameter in head.parameters()):
         return 1
-    chunks = torch.tensor(-(-counted // _HEAD_ROWS), device=device)
+    chunks = torch.tensor(-(-counted // HEAD_ROWS), device=device)
     torch.distributed.all_reduce(chunks, torch.distributed.ReduceOp.MAX)
     return int(chunks)
 
@@ -85,6 +86,7 @@ class PackedCausalLM:
         num_items_in_batch: torch.Tensor | int | None = None,
         z_loss: float = 0.0,
         return_token_losses: bool = False,
+        row_loss: Callable | None = None,
         **kwargs,
     ):
         """As the family's own forward, and:
@@ -99,10 +101,13 @@ class PackedCausalLM:
                 of several that make a step, what a family adds (router and z-losses) counts by the share of its tokens.
             z_loss: weight of the squared log of the softmax's denominator, at labelled tokens, weighted as their loss.
             return_token_losses: with labels: `token_losses` (B, L), the loss of label t at t (0 where there is none).
+            row_loss: with labels: (hidden (B, L, D), targets (B, L) that they predict, -100 for none, their weights or
+                None, this model) -> () that is added to the summed cross entropy, before the division.
 
         Raises:
             ValueError: `seq_idx` with a model that cannot pack, with a cache, decreasing, or of another shape;
-                `token_weights` without labels of their shape; `token_weights` or `z_loss` with a model of unknown loss.
+                `token_weights` without labels of their shape; `token_weights`, `z_loss` or `row_loss` with a model of
+                unknown loss.
         """
         if token_weights is not None and (labels is None or token_weights.shape != labels.shape):
             shape = None if labels is None else tuple(labels.shape)
@@ -127,13 +132,13 @@ class PackedCausalLM:
 
         known = bool(self.llm_family.model_type)
         all_logits = not skip_logits and isinstance(logits_to_keep, int) and logits_to_keep == 0
-        plain = token_weights is None and not z_loss and not return_token_losses
+        plain = token_weights is None and not z_loss and not return_token_losses and row_loss is None
         native = labels is None or (all_logits and plain)
         if native and not (known and seq_idx is not None):
             return self._native(inputs, labels, num_items_in_batch, logits_to_keep)
         if not known and (reason := why_loss_needs_logits(self)) is not None:
-            if token_weights is not None or z_loss:
-                given = "z_loss was" if token_weights is None else "token_weights were"
+            if token_weights is not None or z_loss or row_loss is not None:
+                given = "z_loss was" if z_loss else "a row_loss was" if row_loss is not None else "token_weights were"
                 raise ValueError(f"{given} given, but {type(self).__name__} {reason}: leave them out")
             outputs = self._native(inputs, labels, num_items_in_batch)  # of the family's own class
             if return_token_losses:
@@ -146,10 +151,10 @@ class PackedCausalLM:
         if labels is not None:
             if return_token_losses:
                 each = hidden.new_zeros(hidden.shape[:2], dtype=torch.float32)
-            loss, share = self._loss(hidden, labels, token_weights, num_items_in_batch, z_loss, each)
+            loss, share = self._loss(hidden, labels, token_weights, num_items_in_batch, z_loss, each, row_loss)
             loss = self._with_auxiliary(loss, outputs, attention_mask, share)
         if labels is None or not skip_logits:
-            logits = self._logits(slice_logits_to_keep(hidden, logits_to_keep))
+            logits = self.logits_of(slice_logits_to_keep(hidden, logits_to_keep))
         result = PackedCausalLMOutput(
             loss=loss,
             logits=logits,
@@ -236,13 +241,14 @@ class PackedCausalLM:
             packed |= {"max_length_q": longest, "max_length_k": longest}
         return batch.seq_idx, packed
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., V) logits of (..., D) hidden states."""
         logits = self.get_output_embeddings()(hidden) * self.llm_family.logit_scale(self.config)
         cap = self.llm_family.softcap(self.config)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _loss(
-        self, hidden, labels, token_weights, num_items_in_batch, z_loss: float = 0.0, token_losses=None
+        self, hidden, labels, token_weights, num_items_in_batch, z_loss: float = 0.0, token_losses=None, row_loss=None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(loss, share)`: shifted cross entropy from (B, L, D) hidden states plus the family's z-loss over all
         positions, and the share this batch has in what divides it (1 where the batch divides its own sum)."""
@@ -269,8 +275,10 @@ class PackedCausalLM:
         else:  # an adapter or a quantized layer: only its own forward knows what it computes
             counted = int(labelled.sum() if weights is None else (weights != 0).sum())
             counted = targets.numel() if everywhere and bool(share) else counted
-            calls = {"rows_per_chunk": _HEAD_ROWS, "least_chunks": _most_chunks(head, counted, hidden.device)}
+            calls = {"rows_per_chunk": HEAD_ROWS, "least_chunks": most_chunks(head, counted, hidden.device)}
             total = head_cross_entropy_sum(head, hidden, targets, **calls, **options)
+        if row_loss is not None:
+            total = total + row_loss(hidden, targets, weights, self)
         return total / count, share
 
 

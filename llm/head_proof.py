@@ -44,7 +44,7 @@ def _difference(model: nn.Module, length: int = 12) -> str | None:
         enlarge = head.register_forward_hook(lambda module, args, logits: logits * (_LARGE / largest).to(logits.dtype))
         try:
             native = model.run_native(input_ids=ids, labels=ids, use_cache=False)
-            ours = model._logits(model.run_base(input_ids=ids, use_cache=False).last_hidden_state)
+            ours = model.logits_of(model.run_base(input_ids=ids, use_cache=False).last_hidden_state)
         finally:
             enlarge.remove()
         plain = model.run_native(input_ids=ids, labels=ids, use_cache=False)

@@ -38,6 +38,7 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
     args = training_arguments(recipe, machine, universal=resume is not None and resume.universal)
     from training.adapters import SmallCheckpoints, attach_adapters, finish_adapters
     from training.data_loading import build_data
+    from training.distillation.session import open_distillation
     from training.freezing import format_table, save_table
     from training.leaves import mark_leaves
     from training.loading import load_model
@@ -53,11 +54,12 @@ def train_stage(recipe: Recipe, machine: Machine, title: str = "stage") -> dict:
         mark_leaves(model)
     groups, table = make_trainable(model, processor, recipe)
     finish_adapters(model, processor, recipe, args)
+    distillation = open_distillation(model, processor, recipe, args)
     logger.info(format_table(table))
     dataset, loader, heldout = build_data(recipe, processor, machine, model)
 
     trainer = StageTrainer(recipe=recipe, groups=groups, loader=loader, model=model, args=args, train_dataset=dataset,
-                           processing_class=processor, callbacks=[])  # fmt: skip
+                           processing_class=processor, callbacks=[], distillation=distillation)  # fmt: skip
     for callback in stage_callbacks(trainer, recipe, machine, heldout, title):
         trainer.add_callback(callback)
     trainer.add_callback(SmallCheckpoints(trainer))

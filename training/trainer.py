@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from training.adapters import load_checkpoint
+from training.distillation.session import Distillation
 from training.ema import EmaCallback
 from training.gradient_check import GradientCheck
 from training.losses import loss_weight, token_weights
@@ -41,9 +42,13 @@ class StageTrainer(Trainer):
         step_skipped: whether the last step was left out.
     """
 
-    def __init__(self, *, recipe: Recipe, groups: list[dict], loader: DataLoader, **kwargs):
-        """groups: optimizer groups of the unwrapped model. loader: already sharded over the ranks."""
-        self.recipe, self.groups, self.loader = recipe, groups, loader
+    def __init__(
+        self, *, recipe: Recipe, groups: list[dict], loader: DataLoader, distillation: Distillation | None = None,
+        **kwargs,
+    ):  # fmt: skip
+        """groups: optimizer groups of the unwrapped model. loader: already sharded over the ranks. distillation: asks a
+        teacher about every batch."""
+        self.recipe, self.groups, self.loader, self.distillation = recipe, groups, loader, distillation
         super().__init__(**kwargs)
         self.throughput = Throughput(self.args.device)
         self.source_losses = SourceLosses()
@@ -109,6 +114,8 @@ class StageTrainer(Trainer):
         sources = set(inputs.get("sources") or ())
         whole = not sources or (len(sources) == 1 and self._loss_is_cross_entropy(inputs))
         given |= {"z_loss": self.recipe.train.z_loss, "return_token_losses": not whole}
+        if self.distillation is not None:
+            given["row_loss"] = self.distillation.row_loss(inputs, self.accelerator.autocast)
         loss, outputs = super().compute_loss(model, given, True, num_items_in_batch)
         if whole:
             self.source_losses.add_whole(inputs, loss.detach() * num_items_in_batch / world_size())
@@ -119,7 +126,7 @@ class StageTrainer(Trainer):
 
     def _loss_is_cross_entropy(self, inputs: dict) -> bool:
         """Whether the loss of a batch is the cross entropy of its targets, unweighted and with nothing added."""
-        if inputs.get("token_weights") is not None or self.recipe.train.z_loss:
+        if inputs.get("token_weights") is not None or self.recipe.train.z_loss or self.distillation is not None:
             return False
         return getattr(getattr(self.model, "language_model", None), "adds_nothing_to_the_loss", False)
 

@@ -3,6 +3,7 @@
 from training.recipe.adapter import Adapter
 from training.recipe.checks import RecipeError
 from training.recipe.data import Data
+from training.recipe.distill import Distill
 from training.recipe.modules import MODULE_NAMES, Module, Modules
 from training.recipe.replay import Replay
 from training.recipe.source import Source
@@ -15,6 +16,7 @@ __all__ = [
     "ZERO_CHOICES",
     "Adapter",
     "Data",
+    "Distill",
     "Module",
     "Modules",
     "Recipe",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from training.recipe.adapter import Adapter, check_adapter
 from training.recipe.checks import RecipeError, check_ranges, require
 from training.recipe.data import Data
+from training.recipe.distill import Distill, check_distill
 from training.recipe.modules import MODULE_NAMES, Modules
 from training.recipe.train import Train
 from training.recipe.watch import Watch
@@ -35,6 +36,8 @@ class Recipe:
     """The optimisation."""
     adapter: Adapter = field(default_factory=Adapter)
     """LoRA and QLoRA."""
+    distill: Distill = field(default_factory=Distill)
+    """Self-distillation."""
     watch: Watch = field(default_factory=Watch)
     """Logs, predictions, guards."""
 
@@ -50,6 +53,7 @@ class Recipe:
             f"resume = {self.resume!r} is text, which names a checkpoint: write true or false without quotes",
         )
         check_adapter(self.adapter, self.train, self.modules.text)
+        check_distill(self.distill, self.adapter, self.model)
         compiled = self.compiled()
         require(
             not (compiled and self.train.zero.startswith("zero3")),

@@ -26,6 +26,7 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     output, clock, model = Path(recipe.output_dir), trainer.throughput, trainer.model
+    distillation = trainer.distillation
     reporting = reporters(recipe.watch.report_to, output, trainer.args) if machine.is_main else []
     clock.flops, clock.peak_tflops = batch_flops(model), peak_tflops(trainer.args.device, recipe.watch.peak_tflops)
     callbacks = []
@@ -36,7 +37,13 @@ def stage_callbacks(trainer, recipe: Recipe, machine: Machine, heldout: dict, ti
     callbacks += [
         Clock(clock, recipe.train.max_seconds),
         EncoderFeatures(model, output, trainer.args.device),
-        Figures(clock, trainer.source_losses.read, lambda: group_rates(trainer.optimizer), trainer.loader.report),
+        Figures(
+            clock,
+            trainer.source_losses.read,
+            lambda: group_rates(trainer.optimizer),
+            trainer.loader.report,
+            dict if distillation is None else lambda: distillation.read(trainer.args.device),
+        ),
         Progress(clock, title, recipe.train.max_seconds),
         *reporting,
     ]

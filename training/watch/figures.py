@@ -21,13 +21,15 @@ class Figures(TrainerCallback):
         source_losses: () -> {source: mean loss of a labelled token since the last call}, called by all ranks.
         rates: () -> {name of an optimizer group: its learning rate}.
         packing: () -> the loader's report; of packed rows it says how full this process's were.
+        distilled: () -> the figures of a distillation since the last call, called by all ranks.
     """
 
     def __init__(
         self, throughput: Throughput, source_losses: Callable[[], dict[str, float]], rates: Callable[[], dict],
-        packing: Callable[[], dict] = dict,
+        packing: Callable[[], dict] = dict, distilled: Callable[[], dict[str, float]] = dict,
     ):  # fmt: skip
         self.throughput, self.source_losses, self.rates, self.packing = throughput, source_losses, rates, packing
+        self.distilled = distilled
         self.used: dict[str, float] = {}
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -41,6 +43,7 @@ class Figures(TrainerCallback):
         if packed := self.packing().get("packing"):
             more["packing_fill"] = packed["fill"]
         more |= {f"source_loss/{name}": round(loss, 6) for name, loss in sorted(self.source_losses().items())}
+        more |= self.distilled()
         more |= {f"lr/{name}": rate for name, rate in self.used.items()}
         logs.update(more)
         if state.log_history:

@@ -71,6 +71,8 @@ def progress_line(logs: dict) -> str:
         shown = sorted(sources.items(), key=lambda pair: -pair[1])[:SOURCES]
         more = " …" if len(sources) > SOURCES else ""
         parts[0] += f" ({', '.join(f'{name} {loss:.2f}' for name, loss in shown)}{more})"
+    if "distill_kl" in logs:
+        parts.append(f"KL {logs['distill_kl']:.3f}")
     if "tokens_per_second" in logs:
         parts.append(f"{logs['tokens_per_second']:,.0f} tok/s")
     if "packing_fill" in logs:
