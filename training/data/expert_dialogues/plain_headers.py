@@ -129,7 +129,7 @@ def _kept(data: Any) -> Any:
 
 
 def plain_nifti(path: Path) -> bytes:
-    """A gzipped NIfTI whose text fields and extensions are zeros. Raises SampleError for what is no single NIfTI file."""
+    """A gzipped NIfTI whose text fields and extensions are zeros. Raises SampleError for what is no NIfTI file."""
     content = path.read_bytes()
     try:
         content = bytearray(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
