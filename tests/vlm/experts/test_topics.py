@@ -37,8 +37,16 @@ def test_lesions_number_side_and_size():
     topics = {topic.name: topic for topic in topics_of(get_expert("LESIONS"))}
     found = ExpertResult("2 lesions", None, {"lesions": lesions})
     nothing = ExpertResult("0 lesions", None, {"lesions": []})
-    assert {name: topic.answer(found) for name, topic in topics.items()} == {"number": "2", "side": "left", "size": "14"}
-    assert {name: topic.answer(nothing) for name, topic in topics.items()} == {"number": "0", "side": None, "size": None}
+    assert {name: topic.answer(found) for name, topic in topics.items()} == {
+        "number": "2",
+        "side": "left",
+        "size": "14",
+    }
+    assert {name: topic.answer(nothing) for name, topic in topics.items()} == {
+        "number": "0",
+        "side": None,
+        "size": None,
+    }
 
 
 def test_findings_are_asked_one_by_one_and_a_report_by_all():
@@ -57,7 +65,9 @@ def test_a_segmentation_of_organs_gives_presence_side_volume_and_number():
         {"label": 1, "name": "liver", "ml": 1402.3, "parts": 1, "side": "right"},
     ]
     labels = {1: "liver", 26: "hepatic tumor", 3: "spleen"}
-    result = ExpertResult("x", np.zeros((1, 2, 2), int), {"regions": regions, "labels": labels, "absent": ["lung tumor"]})
+    result = ExpertResult(
+        "x", np.zeros((1, 2, 2), int), {"regions": regions, "labels": labels, "absent": ["lung tumor"]}
+    )
     assert answers(result) == {
         "hepatic tumor": "yes", "hepatic tumor side": "right", "hepatic tumor volume": "12.1", "hepatic tumor number": "2",
         "liver": "yes", "liver side": "right", "liver volume": "1402.3", "liver number": "1", "lung tumor": "no",

@@ -111,7 +111,9 @@ def test_chest_xray14_as_it_is_published(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     table = tmp_path / "Data_Entry_2017.csv"
     head = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age\n"
-    table.write_text(f"{head}00000001_000.png,Cardiomegaly|Pleural_Thickening,0,1,58\n00000002_000.png,No Finding,0,2,60\n")
+    table.write_text(
+        f"{head}00000001_000.png,Cardiomegaly|Pleural_Thickening,0,1,58\n00000002_000.png,No Finding,0,2,60\n"
+    )
     (tmp_path / "test_list.txt").write_text("00000002_000.png\n")
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n")
     one, other = read_labelled_set(tmp_path)
