@@ -1,4 +1,4 @@
-"""A small labelled set on disk: CT slices, chest X-rays and MR slices of invented patients, with planted identifiers."""
+"""A small labelled set on disk: CT slices, chest X-rays, MR slices of invented patients, with planted identifiers."""
 
 import json
 import random
@@ -8,10 +8,16 @@ from typing import Any
 from training.data.synthetic import slices, xrays
 
 PLANTED = {
-    "PatientName": "Zebrowski^Annabel", "PatientID": "MRN-4711-88", "PatientBirthDate": "19530617",
-    "AccessionNumber": "ACC90210", "InstitutionName": "Saint Nowhere Hospital", "StudyDescription": "Zebrowski follow-up",
-    "SeriesDescription": "asked by Quackenbush", "ReferringPhysicianName": "Quackenbush^Igor", "StudyDate": "20190304",
-}  # fmt: skip
+    "PatientName": "Zebrowski^Annabel",
+    "PatientID": "MRN-4711-88",
+    "PatientBirthDate": "19530617",
+    "AccessionNumber": "ACC90210",
+    "InstitutionName": "Saint Nowhere Hospital",
+    "StudyDescription": "Zebrowski follow-up",
+    "SeriesDescription": "asked by Quackenbush",
+    "ReferringPhysicianName": "Quackenbush^Igor",
+    "StudyDate": "20190304",
+}
 WORDS = ("Zebrowski", "Annabel", "MRN-4711", "19530617", "ACC90210", "Nowhere", "Quackenbush", "20190304")
 
 

@@ -5,19 +5,19 @@ import logging
 from pathlib import Path
 
 HELP = "run experts over your labelled images and write conversations for training or questions for evaluation"
-DESCRIPTION = (
-    "Reads a folder of medical images with true answers, runs the experts that fit each image, and writes conversations:\n"
-    "calls with their results, follow-ups, questions that need no expert, experts of another modality, experts that fail\n"
-    "or are not there, results that the image contradicts, plain questions and reports. Of val and test: one question\n"
-    "a record, for evaluation with experts.\n\n"
-    "--images holds images.jsonl, one image a line:\n"
-    '  {"image": "ct/12.dcm", "patient": "P7", "labels": {"number": 2, "side": "left"}, "report": "...",\n'
-    '   "qa": [{"question": "Table?", "answer": "yes"}], "split": "train"}\n'
-    "with `volume` in place of `image` for a series or NIfTI, `modality` where the header is silent; or one CSV with the\n"
-    "columns image, patient and a column a label; or ChestX-ray14 with its Data_Entry_2017.csv. Patients without a split\n"
-    "are given one by a hash.\n\n"
-    "What was converted and run is kept in --out: a run that was stopped goes on where it was."
-)
+DESCRIPTION = """Reads a folder of medical images with true answers, runs the experts that fit each image, and writes
+conversations: calls with their results, follow-ups, questions that need no expert, experts of another modality, experts
+that fail or are not there, results that the image contradicts, plain questions and reports. Of val and test: one
+question a record, for an evaluation with experts.
+
+--images holds images.jsonl, one image a line:
+  {"image": "ct/12.dcm", "patient": "P7", "labels": {"number": 2, "side": "left"}, "report": "...",
+   "qa": [{"question": "Table?", "answer": "yes"}], "split": "train"}
+with `volume` in place of `image` for a series or NIfTI, and `modality` where the header is silent; or one CSV with the
+columns image, patient and a column a label; or ChestX-ray14 with its Data_Entry_2017.csv. A patient without a split is
+given one by a hash.
+
+What was converted and run is kept in --out: a run that was stopped goes on where it was."""
 EPILOG = """examples:
   radio-vlm make-expert-data --images hospital --out data/experts
   radio-vlm make-expert-data --images hospital --out data/experts-test --split test --experts LESIONS

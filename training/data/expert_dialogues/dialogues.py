@@ -1,8 +1,8 @@
 """The training conversations of one image, in every form; which and how many is decided by seed and image alone.
 
 `expert`, `follow_up`: a call and answers from its result. `no_expert`, `wrong_modality`: cards, and no call.
-`fails`, `unavailable`: a call that brings an error, and an honest answer. `contradiction`: a result that the true answer
-denies. `vqa`, `report`: the image alone; reports also with a call.
+`fails`, `unavailable`: a call that brings an error, and an honest answer. `contradiction`: a result that the true
+answer denies. `vqa`, `report`: the image alone; reports also with a call.
 """
 
 import random
@@ -25,6 +25,7 @@ from vlm.media.modality import MODALITIES
 UNAVAILABLE = "error: {name} is not available"
 BROKEN = ("error: {name} did not answer within 120 s", "error: {name} failed: RuntimeError")
 MAX_FOLLOW_UPS = 3
+TRIES, CLEARLY = 50, 3  # another image's number differs by more than thrice the tolerance
 PARTS = {"expert": "expert-{name}", "follow_up": "expert-{name}", "vqa": "vqa", "report": "reports"}
 NEGATIVES = "negatives"
 
@@ -53,11 +54,11 @@ class Dialogues:
     ) -> None:  # fmt: skip
         self.cards, self.patients, self.wording, self.shares, self.seed = cards, patients, wording, shares, seed
         self.asks = {work.image.number: asks_of(work.image.labels, work.founds) for work in works}
-        self.donors: dict[tuple[str, str], list[Ask]] = defaultdict(list)
+        self.donors: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for asks in self.asks.values():
             for ask in asks:
                 if ask.said is not None:
-                    self.donors[ask.found.expert, ask.topic.name].append(ask)
+                    self.donors[ask.found.expert, ask.topic.name][ask.said].append(ask.found.text)
         self.topics = {card.name: self._topics(card) for card in cards}
 
     def of(self, work: Work) -> list[tuple[str, dict[str, Any]]]:
@@ -173,7 +174,7 @@ class Dialogues:
         return rows
 
     def _fails(self, rng: random.Random, work: Work, count: int) -> list[dict[str, Any]]:
-        """The errors that there were, at least one an image that has any; else now and then one that could have been."""
+        """The errors that there were, at least one an image that has any; else at times one that could have been."""
         failed = [found for found in work.founds if not found.ok]
         if failed and self.shares["fails"]:
             return [self._error(rng, work, "fails", found, found.text) for found in picked(rng, failed, max(1, count))]
@@ -206,10 +207,12 @@ class Dialogues:
         rows = []
         known = [ask for ask in self._agreeing(work) if ask.truth is not None]
         for ask in picked(rng, known, count):
-            donors = self.donors[ask.found.expert, ask.topic.name]
-            unlike = [one for one in donors if not agree(ask.truth, one.said, max(ask.topic.tolerance, 0) * 3)]
-            if unlike:
-                rows.append(self._denied(rng, work, ask, rng.choice(unlike).found.text))
+            by_answer = self.donors[ask.found.expert, ask.topic.name]
+            # the answer first, so that rare ones are seen; a few tries are enough where nearly all differ
+            said = (rng.choice(list(by_answer)) for _ in range(TRIES if by_answer else 0))
+            unlike = next((one for one in said if not agree(ask.truth, one, CLEARLY * ask.topic.tolerance)), None)
+            if unlike is not None:
+                rows.append(self._denied(rng, work, ask, rng.choice(by_answer[unlike])))
         return rows
 
     def _denied(self, rng: random.Random, work: Work, ask: Ask, text: str) -> dict[str, Any]:

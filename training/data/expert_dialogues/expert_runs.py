@@ -9,7 +9,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 from training.data.expert_dialogues.labelled_set import LabelledImage
 from training.data.expert_dialogues.pictures import content_digest, write_whole
 from vlm.experts import ExpertCard, ExpertResult, ExpertSession, Trigger, get_expert
+from vlm.experts.image_facts import image_facts
+from vlm.experts.private_text import without_identifiers
 from vlm.experts.topics import calls_of
 from vlm.experts.weights import own_folder, weights_folder
 
@@ -87,7 +89,9 @@ class ExpertRuns:
         replies = iter((str(Trigger(name, arguments)), ""))
         transcript = self.session.run(lambda _: [next(replies)], [{"role": "user", "content": content}])
         call = transcript.calls[0]
-        findings = plain(call.result.findings) if call.ok else {}
+        facts = image_facts(image.path)
+        clean = functools.partial(without_identifiers, path=image.path, identifiers=facts.identifiers)
+        findings = plain(call.result.findings, clean) if call.ok else {}
         drawn = call.ok and call.result.mask is not None
         row = {"ok": call.ok, "text": call.text, "findings": findings, "drawn": drawn}
         row["seconds"] = round(call.expert_seconds, 4)
@@ -119,19 +123,21 @@ def expert_version(name: str, weights: Path | None = None) -> str:
     return digest.hexdigest()[:20]
 
 
-def plain(value: Any) -> Any:
-    """Findings as JSON can hold them; what it cannot, and long arrays, are left out (as None)."""
+def plain(value: Any, clean: Callable[[str], str] = str) -> Any:
+    """Findings as JSON can hold them; what it cannot, and long arrays, become None. Every text goes through `clean`."""
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {clean(str(key)): plain(one, clean) for key, one in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist()) if value.size <= MAX_NUMBERS else None
+        return plain(value.tolist(), clean) if value.size <= MAX_NUMBERS else None
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
-        return [plain(one) for one in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return [plain(one, clean) for one in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    return value if isinstance(value, str | int | bool) else None
+    if isinstance(value, str):
+        return clean(value)
+    return value if isinstance(value, int | bool) else None
 
 
 def as_findings(read: dict[str, Any]) -> dict[str, Any]:

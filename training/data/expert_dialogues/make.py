@@ -124,8 +124,8 @@ def worked(
     """Every image converted and run, in order; (file:line, why) in place of one that cannot be read."""
     from tqdm import tqdm
 
-    originals = settings.originals or settings.split != "train"
-    place = Place(settings.out, originals, dict(versions), settings.expert_weights)
+    asked = ("image", "volume") if settings.split != "train" else ("image",) if settings.originals else ()
+    place = Place(settings.out, asked, dict(versions), settings.expert_weights)
     bar = functools.partial(tqdm, total=len(images), desc="images", unit="image", disable=not progress)
     if settings.workers <= 1:
         runs = place.open()
@@ -145,7 +145,7 @@ class Place:
     """Where work is kept and what with: all that a worker process needs."""
 
     out: Path
-    originals: bool
+    originals: tuple[str, ...]
     versions: dict[str, str]
     weights: Path | None
 

@@ -1,14 +1,16 @@
 """The images of a labelled set as items of a message: converted once, kept below `images/`, named by their content.
 
 For training a DICOM file becomes a PNG through its own window, and a volume some slices, as they are in a prompt. The
-PNG holds pixels alone, so its item states the modality. Where experts must still read the file (val and test, and
-`--originals`) a copy without identifiers is kept instead (`plain_headers.py`).
+PNG holds pixels alone, so its item states the modality. Where experts must still read the file (val and test; files
+also with `--originals`) a copy without identifiers is kept instead (`plain_headers.py`). Training knows no volumes, so
+those are slices there in any case.
 """
 
 import hashlib
 import io
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +46,20 @@ def image_modality(image: LabelledImage) -> str | None:
     return image.modality if facts.modality is None and facts.kind.startswith(SILENT) else facts.modality
 
 
-def image_items(image: LabelledImage, digest: str, out: Path, cache: Path, originals: bool) -> Items:
+def image_items(image: LabelledImage, digest: str, out: Path, cache: Path, originals: Collection[str]) -> Items:
     """The items that show an image, with paths relative to `out`; what is there already is not made again.
+
+    originals: which of image and volume are copied as they are.
 
     Raises SampleError for an image that cannot be read.
     """
     modality = image_modality(image)
-    known = cache / f"{digest}-{'original' if originals else 'picture'}-{modality or 'none'}-{image.kind}.json"
+    known = cache / f"{digest}-{'original' if image.kind in originals else 'picture'}-{modality or 'none'}-{image.kind}.json"
     if known.is_file():
         items = json.loads(known.read_text(encoding="utf-8"))
         if all((out / item[item["type"]]).exists() for item in items if item["type"] != "text"):
             return items
-    make = _original if originals else _picture
+    make = _original if image.kind in originals else _picture
     items = make(image, digest, out, modality)
     write_whole(known, json.dumps(items, ensure_ascii=False).encode())
     return items

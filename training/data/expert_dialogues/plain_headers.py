@@ -66,8 +66,9 @@ def plain_copy(source: Path, target: Path) -> None:
 
 def plain_tree(source: Path, target: Path) -> None:
     """Copies of all images of a folder, files and folders numbered; a sequence that a name states is kept as a word."""
+    entries = sorted(source.iterdir())
     target.mkdir(parents=True, exist_ok=True)
-    for number, entry in enumerate(sorted(source.iterdir())):
+    for number, entry in enumerate(entries):
         word = sequence_word(entry)
         name = f"{number:05d}" + (f"_{word}" if word else "")
         if entry.is_dir():
@@ -129,7 +130,7 @@ def _kept(data: Any) -> Any:
 
 
 def plain_nifti(path: Path) -> bytes:
-    """A gzipped NIfTI whose text fields and extensions are zeros. Raises SampleError for what is no single NIfTI file."""
+    """A gzipped NIfTI whose text fields and extensions are zeros. Raises SampleError for what is no NIfTI file."""
     content = path.read_bytes()
     try:
         content = bytearray(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)

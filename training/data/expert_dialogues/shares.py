@@ -1,4 +1,4 @@
-"""How many conversations of each form an image gives on average: `expert=2` two an image, `fails=0.1` one in ten images.
+"""How many conversations of each form an image gives on average: `expert=2` two, `fails=0.1` one in ten images.
 
 An image gives fewer where it has less to tell: three questions make three conversations at most.
 """

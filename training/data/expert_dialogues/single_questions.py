@@ -1,7 +1,7 @@
 """Val and test records: one question, its true answer, no card and no result: the evaluation's session brings those.
 
-Only true answers count here, never an expert's: a topic without label is not asked. The experts are run all the same, to
-know where the right answer is that an expert fails on the image, or that its result and the image disagree.
+Only true answers count here, never an expert's: a topic without label is not asked. The experts are run all the same,
+to know where the right answer is that an expert fails on the image, or that its result and the image disagree.
 """
 
 import random

@@ -1,7 +1,7 @@
-"""Labelled sets that are tables: a CSV of one's own, and ChestX-ray14 as it is published; both become `images.jsonl` rows.
+"""Labelled sets that are tables: a CSV of one's own, ChestX-ray14 as it is published. Rows are as in `images.jsonl`.
 
-- A CSV with the columns `image` (or `volume`), `patient` and optionally `id`, `modality`, `report`, `split`; every other
-  column is a label. Empty cells are no label; true, false, yes, no and numbers are read as such.
+- A CSV with the columns `image` (or `volume`), `patient` and optionally `id`, `modality`, `report`, `split`; every
+  other column is a label. Empty cells are no label; true, false, yes, no and numbers are read as such.
 - `Data_Entry_2017.csv` (NIH ChestX-ray14): the 14 findings as yes or no; its lists `train_val_list.txt` and
   `test_list.txt` give the splits where they are there. Its pictures lie in `images/` or `images_*/images/`.
 """

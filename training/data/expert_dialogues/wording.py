@@ -1,4 +1,4 @@
-"""Every sentence that conversations are made of, apart from an expert's own questions; a YAML file replaces any of them.
+"""Every sentence of the conversations but an expert's own questions; a YAML file replaces any of them, those too.
 
     questions:                        # by topic; replace the expert's own
       number: ["Number?"]
@@ -10,7 +10,7 @@
       unavailable: ["unknown"]
       contradiction: ["disagree"]
 
-A list is a choice of paraphrases. Answers to questions (`2`, `left`, `yes`) are never worded: they are what is measured.
+A list is a choice of paraphrases. Answers (`2`, `left`, `yes`) are never worded: they are what is measured.
 """
 
 import random

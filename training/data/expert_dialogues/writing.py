@@ -18,6 +18,7 @@ from training.durable import vouch
 from vlm.errors import RadioVLMError
 
 CACHE, UNFINISHED, MARK = ".cache", ".unfinished", "made.json"
+NAME = "expert_dialogues_"
 RECORDS, HEADER, MIXTURE = "records.jsonl", "dataset.json", "mixture.yaml"
 
 
@@ -66,7 +67,7 @@ def _write_part(
     out: Path, folder: Path, part: str, records: Iterable[dict[str, Any]], header: Mapping[str, Any]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"expert_dialogues_{part or header['split']}"
+    name = f"{NAME}{part or header['split']}"
     count, linked = 0, set()
     with open(folder / RECORDS, "w", encoding="utf-8") as file:
         for record in records:
@@ -81,10 +82,17 @@ def _write_part(
 
 
 def _written(out: Path) -> list[Path]:
-    """What an earlier run wrote into `out`, pictures and kept results aside; the mixture first, as it names the rest."""
+    """What an earlier run wrote into `out`, but for pictures and kept results; the mixture first: it names the rest."""
     parts = [path for path in out.iterdir() if path.is_dir() and path.name not in (CACHE, UNFINISHED, FOLDER)]
     files = [out / name for name in (MIXTURE, HEADER, RECORDS)]
-    return [path for path in files if path.is_file()] + [path for path in parts if (path / HEADER).is_file()]
+    return [path for path in files if path.is_file()] + [path for path in parts if _is_ours(path / HEADER)]
+
+
+def _is_ours(header: Path) -> bool:
+    try:
+        return json.loads(header.read_text(encoding="utf-8"))["name"].startswith(NAME)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def media_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
