@@ -17,7 +17,7 @@ from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, UNCONTROLLED, choose_do
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
 from eval.metrics.expert_trigger import called_expert
-from eval.tasks.base import Options, Row, Task
+from eval.tasks.base import Ask, Options, Row, Task
 
 if TYPE_CHECKING:
     from vlm.experts import ExpertSession, Transcript
@@ -132,6 +132,7 @@ class ExpertConversation(Task):
                 expert_override=[file_of(donor) if donor else None for _, donor in asked],
                 card_override=[self.cards(sample) for sample, _ in asked],
             )
+            weighed = self.weighed(asked, transcripts, generator, options) if offer else {}
             for (sample, donor), transcript in zip(asked, transcripts):
                 first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
                 called = called_expert(first)
@@ -143,11 +144,25 @@ class ExpertConversation(Task):
                     "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
                     **self.note(sample, transcript, session),
                 }
+                note |= {} if donor else weighed.get(sample.id, {})
                 if donor is not None:
                     note |= {"donor": donor.id, "expert_file": name_of(file_of(donor), sample)}
                 reply = last[id(transcript.messages)]
                 rows.append(self.row(sample, reply, EXPERT_WRONG if donor else control, note))
         return rows
+
+    def weighed(
+        self,
+        asked: Sequence[tuple[Sample, Sample | None]],
+        transcripts: Sequence[Transcript],
+        generator: Generator,
+        options: Options,
+    ) -> dict[str, dict[str, Any]]:
+        """P(yes) by sample, at the last prompt of each conversation: after the expert's result, if one was called."""
+        pairs = zip(asked, transcripts)
+        asks = [Ask(sample, transcript.messages[:-1], None, {}) for (sample, donor), transcript in pairs if not donor]
+        self.weigh(asks, generator, options)
+        return {ask.sample.id: ask.note for ask in asks}
 
     def aggregates(self) -> dict[str, Aggregate]:
         """As usual, and how well the model decided when to call."""

@@ -43,6 +43,7 @@ class SyntheticMedical(ExpertConversation):
     max_new_tokens = 16
     experts = ("LESIONS",)  # what the checkpoint was trained with: another card would be another prompt
     disagreement = DISAGREEMENT
+    calibrated = True
 
     def __init__(self, dataset: Dataset | None = None) -> None:
         """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words."""
