@@ -107,17 +107,18 @@ def main(argv: list[str] | None = None) -> int:
     from eval.evaluate import evaluate
     from eval.journal import ResumeError, remove_journal, set_aside_results
     from eval.judge import JUDGE
-    from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.report.results_page import write_report
     from eval.results import write_json
     from eval.results_file import read_several
+    from eval.scoring import check_metric
     from eval.submissions import write_submissions
     from eval.table import render_figures
 
     try:
-        if args.metric and args.metric != JUDGE:
-            get_metric(args.metric)
+        for name in _names(args.metric or ""):
+            if name != JUDGE:
+                check_metric(name)
         cpu = args.device == "cpu" or not torch.cuda.is_available()
         ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")), cpu)
         options = options_of(args)

@@ -7,6 +7,7 @@ dictionaries, since they are what the results file holds:
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +29,11 @@ from eval.data import Dataset, Sample, media_items, single_questions, without_me
 from eval.generation import Generator, Request
 from eval.journal import reply_key
 from eval.judge import JUDGE
+from eval.metrics import metrics
 from eval.metrics.accuracy import normalise_answer
-from eval.scoring import scores_of
+from eval.scoring import prepare, scores_of
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -128,11 +132,21 @@ class Task:
         self.weigh(asked, generator, options)
         good = [ask for ask in asks if not ask.sample.problem]
         requests = [Request(a.sample.id, a.messages, self.request_key(a.sample.id, a.control)) for a in good]
-        replies = iter(generator.answer(requests, self.decoding(options), label=self.key))
+        answered = generator.answer(requests, self.decoding(options), label=self.key)
+        self.prepare_scores([(ask.sample, reply) for ask, reply in zip(good, answered)])
+        replies = iter(answered)
         return [
             self.row(a.sample, Reply(error=a.sample.problem) if a.sample.problem else next(replies), a.control, a.note)
             for a in asks
         ]
+
+    def prepare_scores(self, answered: Sequence[tuple[Sample, Reply]]) -> None:
+        """Metrics that are networks see all answers at once; where that fails each row says why it has no score."""
+        pairs = [(reply.text, sample.answers) for sample, reply in answered if not reply.error]
+        try:
+            prepare([name for name in self.metrics if name in metrics], pairs)
+        except ValueError as error:
+            logger.warning("%s: %s", self.key, error)
 
     def ask(self, sample: Sample, generator: Generator) -> Ask:
         """How a question is put as it is; tasks whose prompt depends on the backend's frames override this."""
