@@ -55,7 +55,7 @@ class Journal:
             # A run that went on with a finished file and was killed has the first half of its answers there.
             self.known = replies_of_same_run(out, header) | read_replies(self.folder)
         elif resume and Path(out).is_file():
-            results = read_results(out)
+            results = finished_run(out)
             check_same_run(results["run"], header, out)
             self.known = replies_of(results)
         self._file: TextIO | None = None
@@ -100,7 +100,7 @@ class Journal:
 def set_aside_results(out: str | Path, header: dict[str, Any]) -> None:
     """Keeps a results file of another run, under a name that says when it was found in the way."""
     try:
-        other = read_results(out)["run"] != header
+        other = finished_run(out)["run"] != header
     except (OSError, ValueError):
         return
     if other:
@@ -129,7 +129,7 @@ def read_replies(folder: Path) -> dict[str, Reply]:
     return found
 
 
-def read_results(path: str | Path) -> dict[str, Any]:
+def finished_run(path: str | Path) -> dict[str, Any]:
     """A finished results file. Raises ResumeError for any other file."""
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def replies_of(results: dict[str, Any]) -> dict[str, Reply]:
 def replies_of_same_run(out: str | Path, header: dict[str, Any]) -> dict[str, Reply]:
     """What a finished results file answers for the run of `header`; nothing where there is none, or another run's."""
     try:
-        results = read_results(out)
+        results = finished_run(out)
         check_same_run(results["run"], header, out)
     except (OSError, ValueError):
         return {}

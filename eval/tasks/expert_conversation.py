@@ -6,6 +6,7 @@ The conversation runs through `vlm.experts`, the code that also serves `chat`, s
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from eval.backends.base import Messages, Reply
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, UNCONTROLLED, choose_donors
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
+from eval.hashing import folder_fingerprint
 from eval.metrics.expert_trigger import called_expert
 from eval.tasks.base import Ask, Options, Row, Task
 
@@ -52,6 +54,14 @@ class ExpertConversation(Task):
                 own = f"{root or 'FOLDER'}/{expert.weights_name}"
                 hint = f"; with --expert-weights they are looked for in {own}" if expert.weights_name else ""
                 raise ValueError(f"task {self.key}: the expert {name} cannot be used here: {reason}{hint}")
+
+    def offered(self, options: Options) -> list[str]:
+        """Names of the experts that may be offered."""
+        return list(self.session(options).cards)
+
+    def describe(self, options: Options) -> dict[str, Any]:
+        """Also the experts with a digest of their weights: with others, a result would be another one."""
+        return {**super().describe(options), "experts": {n: weights_digest(n, options) for n in self.offered(options)}}
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """The expert that should be called for a sample, given which one was; None where none should be."""
@@ -167,6 +177,20 @@ class ExpertConversation(Task):
     def aggregates(self) -> dict[str, Aggregate]:
         """As usual, and how well the model decided when to call."""
         return {**super().aggregates(), **{one.name: one for one in (TriggerPrecision(), TriggerRecall())}}
+
+
+def weights_digest(name: str, options: Options) -> str | None:
+    """Of the weights that an expert would be opened with; None where it has none, or is an instance made by hand."""
+    from vlm.experts.protocol import expert_names, get_expert
+    from vlm.experts.weights import own_folder, weights_folder
+
+    if name not in expert_names() or not (kept := get_expert(name).weights_name):
+        return None
+    root = Path(options.expert_weights) if options.expert_weights else None
+    folder = own_folder(get_expert(name), root).get("folder", weights_folder(kept))
+    folders = [folder, *sorted(inner for inner in folder.rglob("*") if inner.is_dir())] if folder.is_dir() else []
+    digests = [folder_fingerprint(inner) for inner in folders]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else None
 
 
 def file_of(sample: Sample) -> Path | None:

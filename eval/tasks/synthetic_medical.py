@@ -55,7 +55,7 @@ class SyntheticMedical(ExpertConversation):
             self.max_new_tokens = 48  # a call with an argument, or an answer that says that it doubts the result
 
     def describe(self, options: Options) -> dict[str, Any]:
-        return {**super().describe(options), "experts": list(self.experts), "disagreement": list(self.disagreement)}
+        return {**super().describe(options), "disagreement": list(self.disagreement)}
 
     def cards(self, sample: Sample) -> list[str] | None:
         return sample.meta.get("offer") if file_of(sample) else None
