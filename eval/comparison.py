@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.aggregates import Aggregate, Mean
+from eval.aggregates import Aggregate, Mean, calibration
 from eval.bootstrap import PairedEstimate, paired_interval
 from eval.judge import JUDGE
 from eval.recorded import recorded_task
@@ -113,6 +113,9 @@ def _compare_task(key: str, a: Result, b: Result, metric: str | None) -> TaskCom
     judged = [_scored(rows, JUDGE) for rows in counted]
     if all(judged):
         estimates.setdefault(JUDGE, paired_interval(Mean(JUDGE), *judged))
+    weighed = [[row for row in rows if calibration.weighed(row) is not None] for rows in counted]
+    if all(weighed):
+        estimates |= {one.name: paired_interval(one(), *weighed) for one in calibration.FIGURES}
     headline = next(iter(figures))
     score = metric or _score_of_samples(a.about(key), b.about(key), figures[headline])
     found = TaskComparison(key, headline, score or "score", estimates.pop(headline), estimates)

@@ -16,9 +16,9 @@ from typing import Any
 
 from eval.question_record import question_of
 
-MEDIA_KINDS = ("image", "video", "document")
-ITEM_KINDS = (*MEDIA_KINDS, "volume")  # volumes are written as items only: no tag stands for them
-_TAG = re.compile(r"(<image>|<video>|<document>)")
+MEDIA_KINDS = ("image", "video", "document", "volume")
+_WORDS_TOO = ("document", "volume")  # older records may say these tags in words
+_TAG = re.compile(r"(<image>|<video>|<document>|<volume>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
 
@@ -115,20 +115,20 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The image and video items of a conversation, in order."""
+    """The image, video, document and volume items of a conversation, in order."""
     return [
         item
         for message in messages
         if not isinstance(message["content"], str)
         for item in message["content"]
-        if item["type"] in ITEM_KINDS
+        if item["type"] in MEDIA_KINDS
     ]
 
 
 def without_media(sample: Sample) -> Sample:
     """The same question with nothing to look at; its group stays."""
     messages = [
-        {**m, "content": [item for item in m["content"] if item["type"] not in ITEM_KINDS]} for m in sample.messages
+        {**m, "content": [item for item in m["content"] if item["type"] not in MEDIA_KINDS]} for m in sample.messages
     ]
     return replace(sample, messages=messages, meta={**sample.meta, "group": sample.group})
 
@@ -256,7 +256,7 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
 def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> list[dict[str, Any]]:
     """Turns of plain text: each `<image>`/`<video>` tag of a user turn takes the next file of that kind.
 
-    `<document>` is a tag only where the record lists documents: older records may say it in words.
+    `<document>` and `<volume>` are tags only where the record lists such files: older records may say them in words.
 
     Raises ValueError when tags and files differ in number, or for an unknown speaker.
     """
@@ -265,7 +265,7 @@ def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> lis
         if speaker not in _ROLES:
             raise ValueError(f"unknown speaker {speaker!r}; known: {', '.join(sorted(_ROLES))}")
     texts = [turn["value"] if "value" in turn else turn["content"] for turn in turns]
-    media = {kind: paths for kind, paths in media.items() if paths or kind != "document"}
+    media = {kind: paths for kind, paths in media.items() if paths or kind not in _WORDS_TOO}
     asked = "".join(text for text, speaker in zip(texts, speakers) if _ROLES[speaker] == "user")
     for kind, paths in media.items():
         if asked.count(f"<{kind}>") != len(paths):
@@ -291,12 +291,14 @@ def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, A
     content = []
     for item in message["content"]:
         kind = item["type"]
-        if kind in ITEM_KINDS:
-            path = (base_dir / str(item[kind])).resolve()
-            if not path.is_relative_to(base_dir.resolve()):
-                raise ValueError(f"{item[kind]}: path leaves the data folder {base_dir}")
-            item = {**item, kind: str(path)}
+        if kind in MEDIA_KINDS:
+            # "source": the volume that a picture was taken from, which is what an expert reads
+            for key in (kind, "source") if item.get("source") is not None else (kind,):
+                path = (base_dir / str(item[key])).resolve()
+                if not path.is_relative_to(base_dir.resolve()):
+                    raise ValueError(f"{item[key]}: path leaves the data folder {base_dir}")
+                item = {**item, key: str(path)}
         elif kind != "text" or not isinstance(item["text"], str):
-            raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(ITEM_KINDS)}")
+            raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(MEDIA_KINDS)}")
         content.append(item)
     return {**message, "content": content}

@@ -11,19 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.aggregates import Mean
+from eval.aggregates import Mean, calibration
 from eval.metrics import get_metric, metrics
 from eval.tasks.base import Task
 
 
-def definitions(task: Task) -> dict[str, dict[str, str]]:
+def definitions(task: Task, weighed: bool = False) -> dict[str, dict[str, str]]:
     """{figure or metric: {"definition": words, "code": start of the sha256 of its source file}} of a task.
 
     A metric's words are the first paragraphs of its file and of its function; of a figure that is no mean, those of the
-    aggregate. Metrics that are not registered (probabilities) are left out.
+    aggregate. weighed: with those of calibration. Metrics that are not registered (probabilities) are left out.
     """
     named: dict[str, list[Callable[..., Any]]] = {name: _metric(name) for name in task.metrics if name in metrics}
     named |= {name: [type(figure)] for name, figure in task.aggregates().items() if not isinstance(figure, Mean)}
+    named |= {figure.name: [figure] for figure in calibration.FIGURES if weighed}
     return {
         name: {"definition": " ".join(dict.fromkeys(map(_words, items))), "code": _code(items)}
         for name, items in named.items()

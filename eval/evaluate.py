@@ -87,7 +87,7 @@ def evaluate(
         samples += rows
         runs[job.task.key] = {
             **job.task.describe(options),
-            "definitions": definitions(job.task),
+            "definitions": definitions(job.task, "calibration" in figures[job.task.key]),
             "data": describe_dataset(job.dataset, asked=figures[job.task.key]["n"]),
             "seconds": round(time.perf_counter() - started, 2),
             **spent,

@@ -8,6 +8,7 @@ becomes a `Reply` with an `error`, never a crash; out of memory halves the batch
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import time
 from collections import deque
@@ -22,8 +23,9 @@ import torch
 from tqdm.auto import tqdm
 
 from eval.backends.base import Backend, Clock, Decoding, Encoded, Messages, Reply
+from eval.backends.yes_no import YesNo
 from eval.hashing import input_hash
-from eval.journal import Journal
+from eval.journal import Journal, yes_no_key
 from eval.ranks import Ranks
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,48 @@ class Generator:
                         self.journal.add({one.request.name: replies[one.place] for one in batch})
                     bar.update(len(batch))
         return self.ranks.gather([reply if reply is not None else Reply(error="no reply") for reply in replies])
+
+    def yes_no(self, requests: Sequence[Request], label: str = "") -> list[YesNo | None]:
+        """P(yes) of each prompt, in their order; None where the backend cannot tell or a prompt could not be weighed.
+
+        What is known from a run that was killed is not asked again.
+        """
+        if type(self.backend).yes_no is Backend.yes_no:
+            logger.warning("P(yes) cannot be known through %s: no calibration", self.backend.name)
+            return [None] * len(requests)
+        found: list[YesNo | None] = []
+        mine = self.ranks.share(requests)
+        bar = tqdm(total=len(mine), desc=label, unit="q", disable=not self.progress, mininterval=0.5)
+        for start in range(0, len(mine), self.batch_size):
+            part = mine[start : start + self.batch_size]
+            found += self._weighed(part)
+            bar.update(len(part))
+        bar.close()
+        return self.ranks.gather(found)
+
+    def _weighed(self, requests: Sequence[Request]) -> list[YesNo | None]:
+        """As `yes_no`, of one batch; one that fails is weighed prompt by prompt, and only what fails alone is lost."""
+        keys = [yes_no_key(request.name) for request in requests]
+        known = [self.journal.get(key) if self.journal else None for key in keys]
+        left = [request for request, reply in zip(requests, known) if reply is None]
+        try:
+            encoded = [
+                self.backend.encode(one.messages() if callable(one.messages) else one.messages, one.id) for one in left
+            ]
+            weighed = (self.backend.yes_no(encoded) if left else []) or [None] * len(left)
+        except Exception as error:  # whatever a user's file does to a reader must cost one sample, not the run
+            if is_out_of_memory(error):
+                free_memory()
+            if len(requests) > 1:
+                return [one for request in requests for one in self._weighed([request])]
+            logger.warning("%s: P(yes) not known: %s: %s", left[0].id, type(error).__name__, error)
+            weighed = [None]
+        fresh = iter(weighed)
+        found = [next(fresh) if reply is None else YesNo(*json.loads(reply.text)) for reply in known]
+        if self.journal:
+            texts = {key: Reply(json.dumps([one.p_yes, one.mass])) for key, one in zip(keys, found) if one is not None}
+            self.journal.add({key: reply for key, reply in texts.items() if self.journal.get(key) is None})
+        return found
 
     def share_out(self, items: Sequence[T], work: Callable[[T], R], label: str = "") -> list[R]:
         """`work` done on every item, one by one, shared between the processes; results in the order of `items`."""

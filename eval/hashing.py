@@ -41,8 +41,8 @@ def input_hash(messages: list[dict[str, Any]]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        media = value.get("type") in ("image", "video", "document")
-        return {k: _medium(v) if media and k == value["type"] else _plain(v) for k, v in value.items()}
+        media = value.get("type") in ("image", "video", "document", "volume")
+        return {k: _medium(v) if media and k in (value["type"], "source") else _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool)) or value is None else _medium(value)
@@ -50,6 +50,8 @@ def _plain(value: Any) -> Any:
 
 def _medium(value: Any) -> str:
     if isinstance(value, (str, Path)):
+        if Path(value).is_dir():  # a series
+            return " ".join(file_digest(file) for file in sorted(Path(value).iterdir()) if file.is_file())
         return file_digest(value) if Path(value).is_file() else str(value)
     array = np.asarray(value)
     return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()

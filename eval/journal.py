@@ -31,6 +31,11 @@ def reply_key(task: str, control: str | None, turn: int, sample_id: str) -> str:
     return f"{task}/{control or ''}/{turn}/{sample_id}"
 
 
+def yes_no_key(key: str) -> str:
+    """Names the probabilities of yes and no at the prompt of a reply."""
+    return f"{key}/yes_no"
+
+
 def partial_folder(out: str | Path) -> Path:
     """Where the journal of a results file lies."""
     return Path(f"{out}.partial")
@@ -50,7 +55,7 @@ class Journal:
             # A run that went on with a finished file and was killed has the first half of its answers there.
             self.known = replies_of_same_run(out, header) | read_replies(self.folder)
         elif resume and Path(out).is_file():
-            results = read_results(out)
+            results = finished_run(out)
             check_same_run(results["run"], header, out)
             self.known = replies_of(results)
         self._file: TextIO | None = None
@@ -95,7 +100,7 @@ class Journal:
 def set_aside_results(out: str | Path, header: dict[str, Any]) -> None:
     """Keeps a results file of another run, under a name that says when it was found in the way."""
     try:
-        other = read_results(out)["run"] != header
+        other = finished_run(out)["run"] != header
     except (OSError, ValueError):
         return
     if other:
@@ -124,7 +129,7 @@ def read_replies(folder: Path) -> dict[str, Reply]:
     return found
 
 
-def read_results(path: str | Path) -> dict[str, Any]:
+def finished_run(path: str | Path) -> dict[str, Any]:
     """A finished results file. Raises ResumeError for any other file."""
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -137,22 +142,26 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 def replies_of(results: dict[str, Any]) -> dict[str, Reply]:
     """What was answered without failure. Conversations in several turns run again: only their last reply is kept."""
-    return {
-        reply_key(row["task"], row["control"], 1, row["id"]): Reply(
+    replies: dict[str, Reply] = {}
+    for row in results["samples"]:
+        if row["error"] or "turns" in row:
+            continue
+        key = reply_key(row["task"], row["control"], 1, row["id"])
+        replies[key] = Reply(
             # of an answer that was weighed, not generated: its probability, as the task's own replies hold it
             text=repr(row["score"]) if "answer_tokens" in row else row["output"],
             tokens=row.get("answer_tokens", row["new_tokens"]),
             **{name: row[name] for name in _SHARED},
         )
-        for row in results["samples"]
-        if not row["error"] and "turns" not in row
-    }  # fmt: skip
+        if row.get("p_yes") is not None:
+            replies[yes_no_key(key)] = Reply(json.dumps([row["p_yes"], row["yes_no_mass"]]))
+    return replies
 
 
 def replies_of_same_run(out: str | Path, header: dict[str, Any]) -> dict[str, Reply]:
     """What a finished results file answers for the run of `header`; nothing where there is none, or another run's."""
     try:
-        results = read_results(out)
+        results = finished_run(out)
         check_same_run(results["run"], header, out)
     except (OSError, ValueError):
         return {}

@@ -40,6 +40,7 @@ def rescore(
     from eval.definitions import definitions
     from eval.recorded import recorded_task, with_metrics
     from eval.results import git_commit, versions
+    from eval.scoring import prepare
 
     _check(result, metrics, settings, tasks)
     wanted = list(tasks) or list(result.tasks)
@@ -49,6 +50,7 @@ def rescore(
     for key in wanted:
         stored = result.rows(key)
         task = with_metrics(recorded_task(key, result.about(key), stored), metrics)
+        prepare(metrics, [(row["output"], row.get("answers") or []) for row in stored if not row.get("error")])
         rows_of[key] = [_row(row, metrics, settings) for row in stored]
         new["tasks"][key] = task.figures(rows_of[key])
         about["tasks"][key] = {

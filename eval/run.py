@@ -76,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
         help="scores open answers that no rule can: anything that --model takes (default: they stay unscored)",
     )  # fmt: skip
     p.add_argument(
+        "--calibration", action="store_true",
+        help="also weigh yes against no where a medical question wants one of them: calibration error, Brier, AUROC",
+    )  # fmt: skip
+    p.add_argument(
         "--expert-weights", default=None, metavar="DIR",
         help="holds a folder of weights per medical expert (default: where each expert keeps its own)",
     )  # fmt: skip
@@ -103,23 +107,26 @@ def main(argv: list[str] | None = None) -> int:
     from eval.evaluate import evaluate
     from eval.journal import ResumeError, remove_journal, set_aside_results
     from eval.judge import JUDGE
-    from eval.metrics import get_metric
     from eval.ranks import join_ranks
     from eval.report.results_page import write_report
     from eval.results import write_json
     from eval.results_file import read_several
+    from eval.scoring import check_metric
     from eval.submissions import write_submissions
     from eval.table import render_figures
 
     try:
-        if args.metric and args.metric != JUDGE:
-            get_metric(args.metric)
+        for name in _names(args.metric or ""):
+            if name != JUDGE:
+                check_metric(name)
         cpu = args.device == "cpu" or not torch.cuda.is_available()
         ranks = join_ranks(int(os.environ.get("WORLD_SIZE", "1")), cpu)
         options = options_of(args)
         jobs = jobs_of(args)
         for job in jobs:
             job.task.check(options)
+        if options.calibration and not any(job.task.calibrated for job in jobs):
+            raise ValueError("--calibration: none of the tasks has yes/no questions that are weighed")
         backend = open_backend(
             args.model, device=args.device or ranks.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code,
             pruning_rate=args.pruning_rate, api_key=os.environ.get("OPENAI_API_KEY"),
@@ -178,7 +185,8 @@ def options_of(args: argparse.Namespace):
     video = {"max_frames": args.max_frames, "fps": args.fps}
     return Options(
         args.seed, args.controls, args.limit, args.max_new_tokens, args.blind,
-        {name: value for name, value in video.items() if value is not None}, args.expert_weights,
+        {name: value for name, value in video.items() if value is not None},
+        args.calibration, args.expert_weights,
     )  # fmt: skip
 
 

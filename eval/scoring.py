@@ -46,6 +46,23 @@ def scores_of(
     return {name: score(name, output, answers, scoring) for name in metrics}
 
 
+def prepare(metrics: Sequence[str], asked: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Lets metrics that are networks see all (output, references) at once, before they score one by one.
+
+    Raises MissingPackageError, a ValueError, where a metric needs a package that is not installed.
+    """
+    for name in metrics:
+        if hook := getattr(get_metric(name), "prepare", None):
+            hook([(final_answer(output), references) for output, references in asked])
+
+
+def check_metric(name: str) -> None:
+    """Raises UnknownNameError; MissingPackageError where the metric needs a package that is not installed."""
+    check = getattr(get_metric(name), "check", None)
+    if check is not None:
+        check()
+
+
 @cache
 def keywords(metric: str) -> frozenset[str]:
     """What a metric can be told beside answer and references. Raises UnknownNameError."""

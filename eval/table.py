@@ -31,12 +31,19 @@ _NAMES = {
     "expert_wrong": "expert wrong",
     "trigger_precision": "trigger precision",
     "trigger_recall": "trigger recall",
+    "ece": "calibration error",
+    "ece_adaptive": "calibration error, adaptive bins",
+    "brier": "Brier score",
+    "auroc": "AUROC",
     "false_trigger_rate_other_modality": "false triggers, other modality",
     "disagreement_said": "says that image and expert disagree, expert wrong",
     "disagreement_said_as_asked": "says that image and expert disagree, as asked",
 }
 _RULED = ("mcq_accuracy", "exact_match_closed")
-LOWER_IS_BETTER = ("unreadable_rate", "invalid_rate", "false_trigger_rate", "false_trigger_rate_other_modality")
+LOWER_IS_BETTER = (
+    *("unreadable_rate", "invalid_rate", "false_trigger_rate", "false_trigger_rate_other_modality"),
+    *("ece", "ece_adaptive", "brier"),
+)
 _AS_ASKED = {"frames_shuffled": "unshuffled"}  # what a question is without the control; others: "as asked"
 _NO_KIND = "all"  # the kind of a record that names none
 _NOT_FIGURES = ("n", "failed", "questions", "unscored", "without_subtitles", "kinds", "controls")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from eval.aggregates.answerable_f1 import AnswerableF1
 from eval.aggregates.base import Aggregate, aggregates, register_aggregate
+from eval.aggregates.calibration import AdaptiveCalibrationError, Auroc, Brier, ExpectedCalibrationError
 from eval.aggregates.corpus_bleu import CorpusBleu
 from eval.aggregates.label_f1 import InvalidRate, LabelF1
 from eval.aggregates.macro_mean import MacroMean
@@ -27,10 +28,14 @@ discover(__name__, __path__)
 get_aggregate = aggregates.get
 
 __all__ = [
+    "AdaptiveCalibrationError",
     "Aggregate",
     "AnswerableF1",
     "ArgumentAccuracy",
+    "Auroc",
+    "Brier",
     "CorpusBleu",
+    "ExpectedCalibrationError",
     "FalseTriggerRate",
     "FalseTriggerRateOtherModality",
     "InvalidRate",

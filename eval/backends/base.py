@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.backends.yes_no import YesNo
 
 Messages = list[dict[str, Any]]
 
@@ -118,6 +121,10 @@ class Backend:
     def describe(self) -> dict[str, Any]:
         """What a results file says of the model: class, sizes, geometry, template, a `fingerprint` of its weights."""
         raise NotImplementedError
+
+    def yes_no(self, batch: list[Encoded]) -> list[YesNo] | None:
+        """How probable "yes" is as the answer to each prompt (`eval.backends.yes_no`); None: cannot be known here."""
+        return None
 
     def max_batch_size(self) -> int | None:
         """The most prompts `generate` takes at once; None: no limit."""

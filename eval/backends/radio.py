@@ -15,6 +15,7 @@ import torch
 
 from eval.backends.base import Backend, Batch, Decoding, Encoded, Messages, Reply
 from eval.backends.stopping import FirstToken, TextStop, stop_token_ids, without_padding
+from eval.backends.yes_no import Forced, Tokens, YesNo, weigh
 
 
 class RadioBackend(Backend):
@@ -48,8 +49,7 @@ class RadioBackend(Backend):
 
     def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:
         """`how`: further arguments of the model's `generate`, for callers that sample or stream."""
-        inputs = self.processor.collate([encoded.data for encoded in batch], padding_side="left")
-        inputs = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+        inputs = self._inputs(batch)
         width = inputs["input_ids"].shape[1]
         first = FirstToken()
         criteria = [first, TextStop(decoding, self.decode, width)] if decoding.stop else [first]
@@ -65,6 +65,23 @@ class RadioBackend(Backend):
             )
         replies = [self._reply(encoded, ids, decoding) for encoded, ids in zip(batch, output[:, width:].tolist())]
         return Batch(replies, first.at - started if first.at else None)
+
+    def _inputs(self, batch: list[Encoded]) -> dict[str, Any]:
+        inputs = self.processor.collate([encoded.data for encoded in batch], padding_side="left")
+        return {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+
+    def yes_no(self, batch: list[Encoded]) -> list[YesNo]:
+        inputs = self._inputs(batch)
+
+        @torch.no_grad()  # not inference_mode, as above
+        def write(tokens: Tokens) -> torch.Tensor:
+            output = self.model.generate(
+                **inputs, **Forced(tokens).how(), do_sample=False, num_beams=1,
+                eos_token_id=self.stop_ids, pad_token_id=self.pad_id,
+            )  # fmt: skip
+            return torch.stack(output.logits, dim=1)
+
+        return weigh(write, self.processor.tokenizer)
 
     def _reply(self, encoded: Encoded, new_ids: list[int], decoding: Decoding) -> Reply:
         stop = next((place for place, token in enumerate(new_ids) if token in self.stop_ids), None)

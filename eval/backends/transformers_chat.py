@@ -20,6 +20,7 @@ from eval.backends.chat_prompt import ChatPrompt
 from eval.backends.open_media import Clip, FrameSampling, frames_as_images, media_of, open_media
 from eval.backends.radio import collapse_repeats
 from eval.backends.stopping import FirstToken, TextStop, stop_token_ids, without_padding
+from eval.backends.yes_no import Forced, Tokens, YesNo, weigh
 
 CHARACTERS_A_TOKEN = 4  # an estimate, for sorting
 PIXELS_A_TOKEN = 28 * 28  # likewise; no more than TOKENS_A_PICTURE
@@ -89,18 +90,33 @@ class TransformersBackend(Backend):
 
     def generate(self, batch: list[Encoded], decoding: Decoding, **how: Any) -> Batch:
         """`how`: further arguments of the model's `generate`, for callers that sample or stream."""
-        # Processors want media for all texts of a call or for none, and clips of one length: they stack them, or fill
-        # the shorter ones up, and then an answer would depend on its neighbours.
-        groups: dict[tuple[bool, frozenset[int]], list[int]] = defaultdict(list)
-        for place, one in enumerate(batch):
-            groups[bool(one.data.images), frozenset(len(clip.frames) for clip in one.data.clips)].append(place)
         replies: dict[int, Reply] = {}
         prefill: float | None = 0.0
-        for places in groups.values():
+        for places in alike(batch):
             part = self._generate_alike([batch[place] for place in places], decoding, how)
             replies |= zip(places, part.replies)
             prefill = None if prefill is None or part.prefill_seconds is None else prefill + part.prefill_seconds
         return Batch([replies[place] for place in range(len(batch))], prefill)
+
+    def yes_no(self, batch: list[Encoded]) -> list[YesNo]:
+        found: dict[int, YesNo] = {}
+        for places in alike(batch):
+            inputs = self._inputs([batch[place].data for place in places])
+
+            @torch.no_grad()
+            def write(tokens: Tokens, inputs: dict[str, Any] = inputs) -> torch.Tensor:
+                return torch.stack(self._written(inputs, tokens), dim=1)
+
+            found |= zip(places, weigh(write, self.tokenizer))
+        return [found[place] for place in range(len(batch))]
+
+    def _written(self, inputs: dict[str, Any], tokens: Tokens) -> tuple[torch.Tensor, ...]:
+        """Logits (B, V) before each of the tokens, which are forced through `generate`: weighed as they would be
+        written, whatever the model's attention does with a prefix."""
+        return self.model.generate(
+            **inputs, **Forced(tokens).how(), eos_token_id=self.stop_ids, pad_token_id=self.tokenizer.pad_token_id,
+            **GREEDY,
+        ).logits  # fmt: skip
 
     def _generate_alike(self, batch: list[Encoded], decoding: Decoding, how: dict[str, Any]) -> Batch:
         started = time.perf_counter()
@@ -190,29 +206,28 @@ class TransformersBackend(Backend):
         }
 
     def answer_probability(self, messages: Messages) -> tuple[float, int]:
-        """As in the base. The answer is forced through `generate` token by token, and so weighed exactly as it would
-        be written, whatever the model's attention does with a prefix. The end-of-turn token counts."""
+        """As in the base. The end-of-turn token counts."""
         words = "".join(item["text"] for item in open_media(messages[-1:], self.processor.video)[0]["content"])
         answer = self.tokenizer(words.strip(), add_special_tokens=False)["input_ids"] + self.stop_ids[:1]
-        inputs = self._inputs([self._asked(messages[:-1])])
-        start = None
-
-        def forced(_: int, ids: torch.Tensor) -> list[int]:
-            nonlocal start
-            start = len(ids) if start is None else start
-            return [answer[len(ids) - start]]
-
         with torch.no_grad():
-            output = self.model.generate(
-                **inputs, max_new_tokens=len(answer), min_new_tokens=len(answer), prefix_allowed_tokens_fn=forced,
-                eos_token_id=self.stop_ids, pad_token_id=self.tokenizer.pad_token_id,
-                output_logits=True, return_dict_in_generate=True, **GREEDY,
-            )  # fmt: skip
-        logits = torch.stack(output.logits, dim=1)[0].float()
+            written = self._written(self._inputs([self._asked(messages[:-1])]), tuple(answer))
+        logits = torch.stack(written, dim=1)[0].float()
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(answer, device=logits.device))
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"a loss of {float(loss)} over {len(answer)} tokens of an answer")
         return float(torch.exp(-loss)), len(answer)
+
+
+def alike(batch: list[Encoded]) -> list[list[int]]:
+    """Places of a batch that may be put to a processor at once.
+
+    Processors want media for all texts of a call or for none, and clips of one length: they stack them, or fill the
+    shorter ones up, and then an answer would depend on its neighbours.
+    """
+    groups: dict[tuple[bool, frozenset[int]], list[int]] = defaultdict(list)
+    for place, one in enumerate(batch):
+        groups[bool(one.data.images), frozenset(len(clip.frames) for clip in one.data.clips)].append(place)
+    return list(groups.values())
 
 
 def media_token_ids(part: Any) -> list[int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from eval.metrics.anls import levenshtein
 from eval.metrics.registry import as_texts, check_rule, register_metric
@@ -197,15 +197,3 @@ def mmlongbench_doc(
 def is_answerable(answer: str) -> bool:
     """False for "Not answerable" in any spelling that `clean` forgives; asked of golds and of predictions."""
     return clean(answer) != NOT_ANSWERABLE
-
-
-def generalised_f1(rows: Iterable[tuple[float, bool, bool]]) -> float:
-    """The benchmark's F1 over (score, gold answerable, prediction answerable).
-
-    Recall is the mean score where the gold is answerable, precision where the prediction claims to be; a group
-    without rows counts as 0.0.
-    """
-    rows = list(rows)
-    groups = [[row[0] for row in rows if row[side]] for side in (1, 2)]
-    recall, precision = (sum(group) / len(group) if group else 0.0 for group in groups)
-    return 2 * recall * precision / (recall + precision) if recall + precision else 0.0

@@ -7,13 +7,14 @@ dictionaries, since they are what the results file holds:
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from eval.aggregates import Aggregate, Mean
+from eval.aggregates import Aggregate, Mean, calibration
 from eval.backends.base import Decoding, Messages, Reply
 from eval.bootstrap import interval
 from eval.controls import (
@@ -28,7 +29,11 @@ from eval.data import Dataset, Sample, media_items, single_questions, without_me
 from eval.generation import Generator, Request
 from eval.journal import reply_key
 from eval.judge import JUDGE
-from eval.scoring import scores_of
+from eval.metrics import metrics
+from eval.metrics.accuracy import normalise_answer
+from eval.scoring import prepare, scores_of
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -43,6 +48,7 @@ class Options:
     max_new_tokens: int | None = None  # instead of the tasks' own
     blind: bool = False  # ask without images and videos: the text-only baseline
     video: Mapping[str, Any] = field(default_factory=dict)  # max_frames, fps: instead of the tasks' and the processor's
+    calibration: bool = False  # also weigh yes against no, where a question wants one of them
     expert_weights: str | None = None  # folder that holds a folder of weights per expert
 
 
@@ -67,6 +73,8 @@ class Task:
     video: Mapping[str, Any] = {}  # max_frames, fps; empty: as the processor says
     controls: tuple[str, ...] = ()
     controls_by_default = True
+    calibrated = False
+    """Whether its questions can be answered by yes or no, so that their probabilities are worth a look."""
     figures_by_kind: tuple[str, ...] = ()
     """Figures shown for every kind, headline first; empty: the headline alone."""
 
@@ -121,17 +129,44 @@ class Task:
             for ask in asked:
                 if ask.sample.id not in covered:
                     ask.note.setdefault(UNCONTROLLED, []).append(control)
+        self.weigh(asked, generator, options)
         good = [ask for ask in asks if not ask.sample.problem]
         requests = [Request(a.sample.id, a.messages, self.request_key(a.sample.id, a.control)) for a in good]
-        replies = iter(generator.answer(requests, self.decoding(options), label=self.key))
+        answered = generator.answer(requests, self.decoding(options), label=self.key)
+        self.prepare_scores([(ask.sample, reply) for ask, reply in zip(good, answered)])
+        replies = iter(answered)
         return [
             self.row(a.sample, Reply(error=a.sample.problem) if a.sample.problem else next(replies), a.control, a.note)
             for a in asks
         ]
 
+    def prepare_scores(self, answered: Sequence[tuple[Sample, Reply]]) -> None:
+        """Metrics that are networks see all answers at once; where that fails each row says why it has no score."""
+        pairs = [(reply.text, sample.answers) for sample, reply in answered if not reply.error]
+        try:
+            prepare([name for name in self.metrics if name in metrics], pairs)
+        except ValueError as error:
+            logger.warning("%s: %s", self.key, error)
+
     def ask(self, sample: Sample, generator: Generator) -> Ask:
         """How a question is put as it is; tasks whose prompt depends on the backend's frames override this."""
         return Ask(sample, sample.prompt, None, {})
+
+    def gold_yes(self, sample: Sample) -> bool | None:
+        """Whether the right answer is yes; None where the question does not want a yes or no."""
+        golds = {normalise_answer(answer) for answer in sample.answers}
+        return golds == {"yes"} if golds in ({"yes"}, {"no"}) else None
+
+    def weigh(self, asked: Sequence[Ask], generator: Generator, options: Options) -> None:
+        """Notes P(yes) of the questions that want a yes or no, if that is asked for."""
+        asked = [ask for ask in asked if not ask.sample.problem and self.gold_yes(ask.sample) is not None]
+        if not (options.calibration and self.calibrated and asked):
+            return
+        requests = [Request(a.sample.id, a.messages, self.request_key(a.sample.id, a.control)) for a in asked]
+        for ask, found in zip(asked, generator.yes_no(requests, f"{self.key}, yes or no")):
+            if found is not None:
+                about = {"p_yes": found.p_yes, "yes_no_mass": found.mass, "gold_yes": self.gold_yes(ask.sample)}
+                ask.note |= about
 
     def request_key(self, sample_id: str, control: str | None, turn: int = 1) -> str:
         """Names one question of a run for the journal, from which a killed run is resumed."""
@@ -217,6 +252,9 @@ class Task:
         estimates = {name: interval(aggregate, asked) for name, aggregate in self.aggregates().items()}
         if judged := [row for row in asked if JUDGE in row["scores"]]:
             estimates[JUDGE] = interval(Mean(JUDGE), judged)
+        weighed = [row for row in asked if row.get("p_yes") is not None]
+        if weighed:
+            estimates |= {figure.name: interval(figure(), weighed) for figure in calibration.FIGURES}
         figures: dict[str, Any] = {name: _rounded(estimate.value) for name, estimate in estimates.items()}
         figures |= {"n": len(asked), "failed": sum(row["error"] is not None for row in asked)}
         if unscored := sum("unscored" in row for row in asked):
@@ -232,6 +270,8 @@ class Task:
                 by_kind[kind].append(row)
         figures["kinds"] = {kind: self.kind_figures(by_kind[kind]) for kind in sorted(by_kind)}
         figures["controls"] = self.control_figures(rows)
+        if weighed:
+            figures["calibration"] = calibration.reliability(weighed)
         if pairs := self.control_pairs(rows):
             figures["control_pairs"] = pairs
         return figures

@@ -44,6 +44,7 @@ class ChestXray(Benchmark):
     metrics = ("exact_match_closed.llava_med",)
     max_new_tokens = 16
     controls = (IMAGES_EXCHANGED,)
+    calibrated = True
     figures_by_kind = ("f1_macro", "accuracy", "invalid_rate")
 
     @classmethod

@@ -53,8 +53,11 @@ class ChestXrayExpert(ExpertConversation, ChestXray):
 
         return KnownModality(MODALITIES, MAX_CALLS, self.instances, options.expert_weights)
 
+    def offered(self, options: Options) -> list[str]:
+        return [card.name for card in self.session(options).for_modalities()]
+
     def run(self, samples: Sequence[Sample], generator: Generator, options: Options) -> list[Row]:
-        self.fitting = [card.name for card in self.session(options).for_modalities()]
+        self.fitting = self.offered(options)
         return super().run(samples, generator, options)
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:

@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from eval.aggregates import Aggregate, CorpusBleu, Mean
+from eval.aggregates.chexbert_f1 import ChexbertF1
 from eval.aggregates.unreadable_rate import UnreadableRate
 from eval.controls import FRAMES_SHUFFLED, IMAGES_EXCHANGED
 from eval.data import Dataset, Sample, media_items
 from eval.judge import JUDGE, NEEDED
-from eval.metrics import get_metric
 from eval.metrics.mcq_accuracy import gold_letters
 from eval.registry import UnknownNameError
+from eval.scoring import check_metric
 from eval.tasks.base import Options, Row, Task
 from eval.tasks.registry import register_task
 
@@ -47,7 +48,7 @@ class DatasetTask(Task):
         used = used or {self.metric if self.metric not in (None, JUDGE) else "exact_match": ""}
         for name, first in {**used, **dict.fromkeys(beside, "")}.items():
             try:
-                get_metric(name)
+                check_metric(name)
             except UnknownNameError as error:
                 where = f"{dataset.file}, record {first}: " if first and not metric else ""
                 raise UnknownNameError(f"{where}{error}") from None
@@ -122,7 +123,9 @@ class OwnMetric(Mean):
 
 
 def figure_of(metric: str) -> Aggregate:
-    """BLEU over many answers is not the mean of their scores."""
+    """BLEU over many answers is not the mean of their scores, nor is the F1 of their labels."""
+    if metric == "chexbert_f1":
+        return ChexbertF1()
     if metric.startswith("bleu"):
         return CorpusBleu(int(metric.removeprefix("bleu")), name=metric)
     return Mean(metric)

@@ -6,6 +6,7 @@ The conversation runs through `vlm.experts`, the code that also serves `chat`, s
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from eval.backends.base import Messages, Reply
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, UNCONTROLLED, choose_donors
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
+from eval.hashing import folder_fingerprint
 from eval.metrics.expert_trigger import called_expert
-from eval.tasks.base import Options, Row, Task
+from eval.tasks.base import Ask, Options, Row, Task
 
 if TYPE_CHECKING:
     from vlm.experts import ExpertSession, Transcript
@@ -52,6 +54,14 @@ class ExpertConversation(Task):
                 own = f"{root or 'FOLDER'}/{expert.weights_name}"
                 hint = f"; with --expert-weights they are looked for in {own}" if expert.weights_name else ""
                 raise ValueError(f"task {self.key}: the expert {name} cannot be used here: {reason}{hint}")
+
+    def offered(self, options: Options) -> list[str]:
+        """Names of the experts that may be offered."""
+        return list(self.session(options).cards)
+
+    def describe(self, options: Options) -> dict[str, Any]:
+        """Also the experts with a digest of their weights: with others, a result would be another one."""
+        return {**super().describe(options), "experts": {n: weights_digest(n, options) for n in self.offered(options)}}
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """The expert that should be called for a sample, given which one was; None where none should be."""
@@ -132,6 +142,7 @@ class ExpertConversation(Task):
                 expert_override=[file_of(donor) if donor else None for _, donor in asked],
                 card_override=[self.cards(sample) for sample, _ in asked],
             )
+            weighed = self.weighed(asked, transcripts, generator, options) if offer else {}
             for (sample, donor), transcript in zip(asked, transcripts):
                 first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
                 called = called_expert(first)
@@ -143,15 +154,43 @@ class ExpertConversation(Task):
                     "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
                     **self.note(sample, transcript, session),
                 }
+                note |= {} if donor else weighed.get(sample.id, {})
                 if donor is not None:
                     note |= {"donor": donor.id, "expert_file": name_of(file_of(donor), sample)}
                 reply = last[id(transcript.messages)]
                 rows.append(self.row(sample, reply, EXPERT_WRONG if donor else control, note))
         return rows
 
+    def weighed(
+        self,
+        asked: Sequence[tuple[Sample, Sample | None]],
+        transcripts: Sequence[Transcript],
+        generator: Generator,
+        options: Options,
+    ) -> dict[str, dict[str, Any]]:
+        """P(yes) by sample, at the last prompt of each conversation: after the expert's result, if one was called."""
+        pairs = zip(asked, transcripts)
+        asks = [Ask(sample, transcript.messages[:-1], None, {}) for (sample, donor), transcript in pairs if not donor]
+        self.weigh(asks, generator, options)
+        return {ask.sample.id: ask.note for ask in asks}
+
     def aggregates(self) -> dict[str, Aggregate]:
         """As usual, and how well the model decided when to call."""
         return {**super().aggregates(), **{one.name: one for one in (TriggerPrecision(), TriggerRecall())}}
+
+
+def weights_digest(name: str, options: Options) -> str | None:
+    """Of the weights that an expert would be opened with; None where it has none, or is an instance made by hand."""
+    from vlm.experts.protocol import expert_names, get_expert
+    from vlm.experts.weights import own_folder, weights_folder
+
+    if name not in expert_names() or not (kept := get_expert(name).weights_name):
+        return None
+    root = Path(options.expert_weights) if options.expert_weights else None
+    folder = own_folder(get_expert(name), root).get("folder", weights_folder(kept))
+    folders = [folder, *sorted(inner for inner in folder.rglob("*") if inner.is_dir())] if folder.is_dir() else []
+    digests = [folder_fingerprint(inner) for inner in folders]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else None
 
 
 def file_of(sample: Sample) -> Path | None:

@@ -59,6 +59,7 @@ class MedicalVQA(Benchmark):
     """Those of `metrics` that judge open and closed questions alike."""
     max_new_tokens = 32
     controls = (IMAGES_EXCHANGED,)
+    calibrated = True
     figures_by_kind = ("closed_accuracy", "open_recall", "exact_match")
     columns: ClassVar[tuple[str, ...]] = ("answer_type", "answer_type_from")
     """What is known of a question and belongs into its row."""
@@ -104,6 +105,9 @@ class MedicalVQA(Benchmark):
         kind = sample.meta.get("answer_type")
         own = {CLOSED: CLOSED_METRICS, OPEN: OPEN_METRICS}.get(kind, (*CLOSED_METRICS, *OPEN_METRICS))
         return (*own, *self.for_all)
+
+    def gold_yes(self, sample: Sample) -> bool | None:
+        return super().gold_yes(sample) if sample.meta.get("answer_type") == CLOSED else None
 
     def row(self, sample: Sample, reply: Reply, control: str | None, note: dict[str, Any]) -> Row:
         return super().row(sample, reply, control, {**{c: sample.meta.get(c) for c in self.columns}, **note})

@@ -11,7 +11,9 @@ References are scored as they were written, never rewritten: VILA-M3 also report
 language model had standardised, which are other numbers. The prompt is VILA-M3's. Figures: BLEU-1 to 4 over the corpus
 by sacrebleu, and as the COCO caption code counts (`_coco`; tokens by blanks, no Java tokenizer); mean ROUGE-L by
 rouge-score and as COCO has it. METEOR and CIDEr are not offered. All of them reward usual phrases and forgive a wrong
-side: they do not say whether a report is right.
+side: they do not say whether a report is right. RadGraph F1, CheXbert F1 and GREEN look at findings; they are networks
+of a package of their own, and score stored reports afterwards, when the model is out of memory: `pip install radeval`,
+`python eval/rescore.py RESULTS.json --metric radgraph_f1,chexbert_f1,green`.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class SyntheticMedical(ExpertConversation):
     max_new_tokens = 16
     experts = ("LESIONS",)  # what the checkpoint was trained with: another card would be another prompt
     disagreement = DISAGREEMENT
+    calibrated = True
 
     def __init__(self, dataset: Dataset | None = None) -> None:
         """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words."""
@@ -54,7 +55,7 @@ class SyntheticMedical(ExpertConversation):
             self.max_new_tokens = 48  # a call with an argument, or an answer that says that it doubts the result
 
     def describe(self, options: Options) -> dict[str, Any]:
-        return {**super().describe(options), "experts": list(self.experts), "disagreement": list(self.disagreement)}
+        return {**super().describe(options), "disagreement": list(self.disagreement)}
 
     def cards(self, sample: Sample) -> list[str] | None:
         return sample.meta.get("offer") if file_of(sample) else None

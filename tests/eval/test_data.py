@@ -143,3 +143,21 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "b.json").write_text("[]")
     with pytest.raises(FileNotFoundError, match="several candidates"):
         read_dataset(tmp_path)
+
+
+def test_volumes_and_where_a_picture_was_taken_from(tmp_path):
+    """A volume is a folder or file of its own; `source` names what an expert reads of a picture, and stays inside."""
+    picture = {"type": "image", "image": "s.png", "source": "series/a", "modality": "CT"}
+    volume, question = {"type": "volume", "volume": "series/a", "slices": 4}, {"type": "text", "text": "Q"}
+    write_lines(
+        tmp_path / "records.jsonl",
+        {"id": "v", "messages": [user(volume, question)]},
+        {"id": "p", "messages": [user(picture, question)]},
+        {"id": "out", "messages": [user({**picture, "source": "../a"}, question)]},
+        {"id": "words", "question": "What is <volume> in HTML?", "answer": "nothing"},
+    )
+    volume, taken, out, words = read_dataset(tmp_path).samples
+    assert volume.media == [str(tmp_path / "series/a")] and volume.prompt[0]["content"][0]["slices"] == 4
+    assert taken.prompt[0]["content"][0]["source"] == str(tmp_path / "series/a")
+    assert taken.media == [str(tmp_path / "s.png")]
+    assert "leaves the data folder" in out.problem and words.problem is None and words.media == []

@@ -198,6 +198,13 @@ def test_missing_weights_are_told_before_a_model_is_opened(folder, tmp_path, cap
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
+def test_results_name_the_experts_and_their_weights(folder):
+    before, again = (run(folder)["run"]["tasks"]["medical"]["experts"] for _ in range(2))
+    assert before == again and before["SPOTS"] is None and len(before["SHOWS"]) == 16
+    (folder.parent / "weights/shows/config.json").write_text("{}")
+    assert run(folder)["run"]["tasks"]["medical"]["experts"]["SHOWS"] != before["SHOWS"]
+
+
 @pytest.mark.parametrize(
     ("header", "words"), [({"experts": "SPOTS"}, "must be a list"), ({"experts": ["X"]}, "unknown expert X")]
 )

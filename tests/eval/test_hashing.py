@@ -3,7 +3,7 @@
 import pytest
 
 from eval import hashing
-from eval.hashing import folder_fingerprint
+from eval.hashing import folder_fingerprint, input_hash
 
 
 @pytest.mark.parametrize("whole", [hashing.WHOLE, 0])
@@ -22,3 +22,12 @@ def test_weights_that_differ_in_their_middle_alone(tmp_path, monkeypatch, whole)
     assert a == c != b
     (tmp_path / "c/config.json").write_text('{"geometry": 1}')
     assert folder_fingerprint(tmp_path / "c") != a
+
+
+def test_a_series_is_its_files_wherever_it_lies(tmp_path):
+    for name, words in (("a", "x"), ("b", "x"), ("c", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.dcm").write_text(words)
+    volumes = [{"type": "volume", "volume": str(tmp_path / name)} for name in "abc"]
+    one, same, other = (input_hash([{"role": "user", "content": [volume]}]) for volume in volumes)
+    assert one == same != other

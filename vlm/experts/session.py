@@ -212,12 +212,12 @@ class ExpertSession:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{what} must end in a user turn")
         files = image_refs(messages)
+        offer = offer and (shown is None or bool(shown))  # no card at all: withheld
         fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
         besides: list[ExpertCard] = []
         if shown is not None and offer:
             besides = [self._card(name) for name in shown]
-            chosen = {number: [card for card in cards if card.name in shown] for number, cards in fitting.items()}
-            fitting = chosen if shown else {}  # no card at all: withheld
+            fitting = {number: [card for card in cards if card.name in shown] for number, cards in fitting.items()}
         state = OpenConversation.of(messages, files, fitting, list(self.cards), override, besides)
         for ref in files if offer and self.cards else []:
             if not fitting[ref.number]:

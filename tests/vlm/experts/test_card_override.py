@@ -1,0 +1,70 @@
+"""Cards shown on purpose: what the model reads, what it may call, and what stays as it was."""
+
+import numpy as np
+import pytest
+
+from tests.helpers.medical_files import new_dataset, save
+from vlm.experts import Expert, ExpertCard, ExpertError, ExpertResult, ExpertSession
+from vlm.experts.session import text_of
+
+pytest.importorskip("pydicom", reason="optional package absent")
+
+
+def expert(name, modality):
+    class Saying(Expert):
+        card = ExpertCard(name, modality, "any", "words")
+
+        def run(self, path, arguments):
+            return ExpertResult(f"{name} ran")
+
+    return Saying()
+
+
+@pytest.fixture
+def session():
+    return ExpertSession(["B", "A"], instances={"A": expert("A", "CT"), "B": expert("B", "MR")})
+
+
+@pytest.fixture
+def asked(tmp_path):
+    path = save(new_dataset(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), Modality="CT"), tmp_path / "a.dcm")
+    return [{"role": "user", "content": [{"type": "image", "image": str(path)}, {"type": "text", "text": "Q?"}]}]
+
+
+def calling(name):
+    return lambda batch: [f"<{name}()>" if len(one) == 1 else "done" for one in batch]
+
+
+A, B = "<A()> CT: words\n", "<B()> MR: words\n"
+
+
+@pytest.mark.parametrize(("shown", "block"), [(None, A), (["B"], B), (["A", "B"], B + A), ([], "")])
+def test_exactly_these_cards_in_the_sessions_order(session, asked, shown, block):
+    [transcript] = session.run_batch(lambda batch: ["done"], [asked], card_override=[shown])
+    assert text_of(transcript.messages[0]) == (f"Experts:\n{block}Q?" if block else "Q?")
+
+
+def test_what_is_shown_and_does_not_fit_is_refused_with_the_reason(session, asked):
+    conversations, shown = [asked, asked, asked], [["A", "B"], ["A", "B"], ["B"]]
+    names = iter("ABA")
+
+    def generate(batch):
+        return [f"<{next(names)}()>" if len(one) == 1 else "done" for one in batch]
+
+    right, other, hidden = session.run_batch(generate, conversations, card_override=shown)
+    assert right.calls[0].ok and right.calls[0].text == "A ran"
+    assert other.calls[0].text == "error: B is not available: it reads MR, the image is CT"
+    assert not hidden.calls[0].ok  # it would fit, and was not shown
+
+
+def test_no_card_at_all_is_as_withheld(session, asked):
+    [none] = session.run_batch(calling("A"), [asked], card_override=[[]])
+    [withheld] = session.run_batch(calling("A"), [asked], offer=False, card_override=[["A"]])
+    assert none.calls[0].text == withheld.calls[0].text == "error: A is not available"
+
+
+def test_what_cannot_be_shown(session, asked):
+    with pytest.raises(ExpertError, match="unknown expert C; known: B, A"):
+        session.run_batch(calling("A"), [asked], card_override=[["C"]])
+    with pytest.raises(ValueError, match="2 card_override lists for 1 conversations"):
+        session.run_batch(calling("A"), [asked], card_override=[None, None])
