@@ -4,6 +4,7 @@ Series are called by number, in an order that depends on their headers alone: th
 patient's. Files that are no images (reports, masks) are counted, not hidden.
 """
 
+import io
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -90,13 +91,19 @@ def list_series(source) -> tuple[list[Series], tuple[str, ...]]:
 
 
 def read_series(
-    source, series: int | None = None, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS
+    source,
+    series: int | None = None,
+    strict: bool = True,
+    pick: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    outline: bool = False,
 ) -> Volume:
     """A folder (or list of files) of one series -> a volume in RAS orientation, physical values.
 
     Args:
         series: Which, from 1, where the folder holds several.
         strict, pick: As in `vlm.media.slice_order.stack_planes`.
+        outline: Read headers alone; the voxels are zeros that take no memory.
 
     Raises:
         SampleError: those of `list_series`, of `stack_planes` and of the pixels; several_series (the message lists
@@ -109,12 +116,15 @@ def read_series(
         message = "secondary captures (screenshots) are no slices: use each as an image"
         raise SampleError(message, path=folder, reason="not_a_volume")
     if chosen.is_multiframe:
-        volume = read_multiframe(chosen.paths[0], strict, pick, max_voxels)
+        volume = read_multiframe(chosen.paths[0], strict, pick, max_voxels, outline)
         volume.warnings += skipped
         return volume
     stack = stack_planes(chosen.planes, folder, strict, pick)
     rows, columns = chosen.planes[0].size
     check_voxels((columns, rows, len(stack.order)), folder, max_voxels)
+    if outline:
+        nothing = np.broadcast_to(np.float32(0), (columns, rows, len(stack.order)))
+        return to_ras(Volume(nothing, stack.affine, chosen.modality, chosen.body_part, chosen.sequence), folder)
     array = np.empty((columns, rows, len(stack.order)), dtype=np.float32)
     facts: dict = {}
     for place, index in enumerate(stack.order):
@@ -128,13 +138,16 @@ def read_series(
     )
 
 
-def read_multiframe(path, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS) -> Volume:
-    """A multi-frame object (enhanced CT, MR, PET) or a single slice -> a volume in RAS orientation.
+def read_multiframe(
+    source, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS, outline: bool = False
+) -> Volume:
+    """A multi-frame object (enhanced CT, MR, PET; path or bytes) or a single slice -> a volume in RAS orientation.
 
     Raises SampleError as `read_series`; no_geometry where the frames do not say where they lie (ultrasound,
     angiography: frames in time).
     """
-    data = open_dicom(path)
+    path = None if isinstance(source, bytes) else source
+    data = open_dicom(io.BytesIO(source) if path is None else path, header_only=outline)
     with guarded("cannot interpret the DICOM file", path, "bad_pixels"):
         if is_capture(data):
             message = "a secondary capture (screenshot) is no volume: use it as an image"
@@ -150,6 +163,10 @@ def read_multiframe(path, strict: bool = True, pick: int | None = None, max_voxe
         stack = stack_planes(planes, path, strict, pick)
         rows, columns = planes[0].size
         check_voxels((columns, rows, len(stack.order)), path, max_voxels)
+        if outline:
+            facts = {key: value for key, value in _facts(data, 0).items() if key != "notes"}
+            nothing = np.broadcast_to(np.float32(0), (columns, rows, len(stack.order)))
+            return to_ras(Volume(nothing, stack.affine, **facts), path)
         array = np.empty((columns, rows, len(stack.order)), dtype=np.float32)
         for place, frame in enumerate(stack.order):
             array[:, :, place] = _values(data, frame, (rows, columns), path, f"frame {frame + 1}").T

@@ -29,22 +29,29 @@ def is_nifti(source) -> bool:
     return str(source).lower().endswith(SUFFIXES)
 
 
-def read_nifti(path, modality: str | None = None, frame: int | None = None, max_voxels: int = MAX_VOXELS) -> Volume:
-    """A NIfTI file -> a volume in RAS orientation.
+def read_nifti(
+    path,
+    modality: str | None = None,
+    frame: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    outline: bool = False,
+) -> Volume:
+    """A NIfTI file (a path, or its bytes) -> a volume in RAS orientation.
 
     Args:
         modality: What it shows ("CT", "MR", ...): the file does not say; without it `Volume.modality` is "".
         frame: Which, from 0, of a 4D file; it may be left out where there is only one.
+        outline: Read the header alone; the voxels are zeros that take no memory.
 
     Raises:
         ImportError: nibabel is not installed.
         SampleError: missing_file, empty_file, not_nifti, too_large, bad_pixels (cut off, colour or complex voxels),
             bad_affine, bad_frame, unknown_modality.
     """
-    volumes = _read(path, modality, frame, max_voxels)
+    volumes = _read(path, modality, frame, max_voxels, outline)
     if len(volumes) > 1:
         message = f"the NIfTI file holds {len(volumes)} volumes (4D): choose one with frame=0 to {len(volumes) - 1}"
-        raise SampleError(message, path=path, reason="bad_frame")
+        raise SampleError(message, path=_name(path), reason="bad_frame")
     return volumes[0]
 
 
@@ -63,18 +70,23 @@ def read_nifti_frames(
     return dict(zip(names, volumes))
 
 
-def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
+def _name(source) -> Path | None:
+    """The path of a file; None for bytes."""
+    return None if isinstance(source, bytes) else Path(os.path.expanduser(source))
+
+
+def _read(source, modality, frame, max_voxels: int, outline: bool = False) -> list[Volume]:
     try:
         import nibabel
     except ImportError as error:
         raise ImportError("reading NIfTI files needs nibabel: pip install 'radio-vlm[medical]'") from error
-    path = Path(os.path.expanduser(path))
-    if not path.is_file():
+    path = _name(source)
+    if path is not None and not path.is_file():
         raise SampleError("NIfTI file does not exist", path=path, reason="missing_file")
-    if path.stat().st_size == 0:
+    if not (source if path is None else path.stat().st_size):
         raise SampleError("NIfTI file is empty", path=path, reason="empty_file")
     code = "" if modality is None else require_modality(modality, "", path)
-    with guarded("cannot read the NIfTI file", path, "not_nifti"), _open(path) as file:
+    with guarded("cannot read the NIfTI file", path, "not_nifti"), _open(source if path is None else path) as file:
         head = _take(file, 540, path, at_least=348)
         header, warnings = _header(nibabel, head, path)
         shape, frames = _shape(header, path)
@@ -90,6 +102,9 @@ def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
                 raise SampleError(message, path=path, reason="bad_frame")
             chosen = range(frame, frame + 1)
         check_voxels((*shape, len(chosen)), path, max_voxels)
+        if outline:
+            nothing = np.broadcast_to(np.float32(0), shape)
+            return [to_ras(Volume(nothing, _affine(header, path), code), path) for _ in chosen]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         slope, intercept = _scale(header, path)
         _seek(file, int(header.get_data_offset()) + size * chosen.start, path)
@@ -107,7 +122,9 @@ def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
         return volumes
 
 
-def _open(path: Path):
+def _open(path: Path | bytes):
+    if isinstance(path, bytes):
+        return gzip.open(io.BytesIO(path)) if path[:2] == b"\x1f\x8b" else io.BytesIO(path)
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else open(path, "rb")
