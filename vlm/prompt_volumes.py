@@ -54,8 +54,8 @@ def _expanded(message: dict, num_tokens) -> dict:
     return {**message, "content": content}
 
 
-def _slice_items(item: dict, num_tokens) -> list[dict]:
-    """One volume item -> text and image items."""
+def checked_item(item: dict) -> dict:
+    """A volume item without null keys. Raises SampleError("bad_message") for unknown keys."""
     item = {key: value for key, value in item.items() if value is not None}  # Arrow fills in null keys
     if unknown := sorted(set(item) - set(KEYS)):
         message = f"a volume item has no {', '.join(unknown)}; its keys are {', '.join(KEYS)}"
@@ -63,6 +63,12 @@ def _slice_items(item: dict, num_tokens) -> list[dict]:
     labels = item.get("labels", True)
     if not isinstance(labels, bool):
         raise SampleError(f"labels of a volume are true or false, not {labels!r:.40}", reason="bad_message")
+    return item
+
+
+def _slice_items(item: dict, num_tokens) -> list[dict]:
+    """One volume item -> text and image items."""
+    item = checked_item(item)
     try:
         from vlm.media.volume_items import item_pictures
     except ImportError as error:
@@ -71,7 +77,7 @@ def _slice_items(item: dict, num_tokens) -> list[dict]:
         raise SampleError(message, path=path if isinstance(path, str) else None, reason="no_volume_reader") from error
     items = []
     for words, pictures in item_pictures(item, num_tokens):
-        if not labels:
+        if not item.get("labels", True):
             items += [{"type": "image", "image": picture} for _, picture in pictures]
             continue
         items.append({"type": "text", "text": f"{words}\n"})

@@ -22,12 +22,18 @@ DRAWING = ("window", "axis", "layout", "max_tokens", "size")
 Counter = Callable[[int, int], int]
 
 
-def item_pictures(item: dict, num_tokens: Counter | None = None) -> list[tuple[str, list[tuple[str, Image.Image]]]]:
+def item_pictures(
+    item: dict, num_tokens: Counter | None = None, volumes: list[Volume] | None = None
+) -> list[tuple[str, list[tuple[str, Image.Image]]]]:
     """A volume item without null keys -> [(a sentence, [(label, RGB picture)])], one a volume or channel.
+
+    Args:
+        num_tokens: (height, width) -> tokens, for `max_tokens`.
+        volumes: What `item_volumes` gave for it, where they were read already.
 
     Raises SampleError: no_media, bad_message, and those of the readers and of `volume_pictures`.
     """
-    volumes = item_volumes(item)
+    volumes = item_volumes(item) if volumes is None else volumes
     options = {key: item[key] for key in DRAWING if key in item}
     slices = item.get("slices", SLICES)
     if len(volumes) > 1:
