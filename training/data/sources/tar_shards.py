@@ -185,20 +185,21 @@ class TarShardsSource(Source):
                 raise RecordError(message, "missing_file")
             return medium(index, member)
 
-        def item(one: Any) -> Any:
+        def item(one: Any, is_volume: bool = False) -> Any:
             if not isinstance(one, dict):
-                return found(one)
+                return found(one, is_volume)
             if not {"type", *MEDIA_KEYS, "path"} & set(one):
                 return found(one, is_volume=True)
             is_volume = one.get("type") == "volume" or "volume" in one
             return {**one, **{name: found(one[name], is_volume) for name in (*MEDIA_KEYS, "path") if name in one}}
 
         record = dict(record)
-        for keys in MEDIA_KEYS.values():
+        for kind, keys in MEDIA_KEYS.items():
             for name in keys:
                 if record.get(name) is not None:
-                    value = record[name]
-                    record[name] = [item(one) for one in value] if isinstance(value, list) else item(value)
+                    value, is_volume = record[name], kind == "volume"
+                    several = isinstance(value, list)
+                    record[name] = [item(one, is_volume) for one in value] if several else item(value, is_volume)
         if isinstance(record.get("messages"), list):
             record["messages"] = [
                 {**turn, "content": [item(one) if isinstance(one, dict) else one for one in turn["content"]]}
