@@ -16,7 +16,7 @@ import numpy as np
 from vlm.errors import SampleError
 from vlm.media.deidentify import guarded
 from vlm.media.modality import require_modality
-from vlm.media.volume import MAX_VOXELS, Volume, check_voxels, to_ras
+from vlm.media.volume import MAX_VOXELS, Volume, check_voxels, ras_axes, to_ras
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_OFFSET = 2**24  # bytes of extensions, which are skipped unread
@@ -35,6 +35,7 @@ def read_nifti(
     frame: int | None = None,
     max_voxels: int = MAX_VOXELS,
     outline: bool = False,
+    turn: bool = True,
 ) -> Volume:
     """A NIfTI file (a path, or its bytes) -> a volume in RAS orientation.
 
@@ -42,13 +43,14 @@ def read_nifti(
         modality: What it shows ("CT", "MR", ...): the file does not say; without it `Volume.modality` is "".
         frame: Which, from 0, of a 4D file; it may be left out where there is only one.
         outline: Read the header alone; the voxels are zeros that take no memory.
+        turn: To RAS; without it the axes stay as the file has them.
 
     Raises:
         ImportError: nibabel is not installed.
         SampleError: missing_file, empty_file, not_nifti, too_large, bad_pixels (cut off, colour or complex voxels),
             bad_affine, bad_frame, unknown_modality.
     """
-    volumes = _read(path, modality, frame, max_voxels, outline)
+    volumes = _read(path, modality, frame, max_voxels, outline, turn)
     if len(volumes) > 1:
         message = f"the NIfTI file holds {len(volumes)} volumes (4D): choose one with frame=0 to {len(volumes) - 1}"
         raise SampleError(message, path=_name(path), reason="bad_frame")
@@ -75,12 +77,12 @@ def _name(source) -> Path | None:
     return None if isinstance(source, bytes) else Path(os.path.expanduser(source))
 
 
-def _read(source, modality, frame, max_voxels: int, outline: bool = False) -> list[Volume]:
+def _read(source, modality, frame, max_voxels: int, outline: bool = False, turn: bool = True) -> list[Volume]:
     try:
         import nibabel
     except ImportError as error:
         raise ImportError("reading NIfTI files needs nibabel: pip install 'radio-vlm[medical]'") from error
-    path = _name(source)
+    path, turned = _name(source), to_ras if turn else _as_stored
     if path is not None and not path.is_file():
         raise SampleError("NIfTI file does not exist", path=path, reason="missing_file")
     if not (source if path is None else path.stat().st_size):
@@ -104,7 +106,7 @@ def _read(source, modality, frame, max_voxels: int, outline: bool = False) -> li
         check_voxels((*shape, len(chosen)), path, max_voxels)
         if outline:
             nothing = np.broadcast_to(np.float32(0), shape)
-            return [to_ras(Volume(nothing, _affine(header, path), code), path) for _ in chosen]
+            return [turned(Volume(nothing, _affine(header, path), code), path) for _ in chosen]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         slope, intercept = _scale(header, path)
         _seek(file, int(header.get_data_offset()) + size * chosen.start, path)
@@ -118,8 +120,13 @@ def _read(source, modality, frame, max_voxels: int, outline: bool = False) -> li
             found = warnings
             if not np.isfinite(array).all():
                 array, found = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0), (*warnings, "NaN voxels became 0")
-            volumes.append(to_ras(Volume(array, _affine(header, path), code, warnings=found), path))
+            volumes.append(turned(Volume(array, _affine(header, path), code, warnings=found), path))
         return volumes
+
+
+def _as_stored(volume: Volume, path) -> Volume:
+    ras_axes(volume.affine, path)  # whose directions can be told
+    return volume
 
 
 def _open(path: Path | bytes):
