@@ -10,6 +10,7 @@ from eval.jobs import job_for_data
 from eval.tasks.base import Options
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
 from training.data.synthetic.medical import write
+from vlm.experts.image_facts import file_digest
 
 pytest.importorskip("pydicom", reason="optional package absent")
 pytest.importorskip("scipy", reason="optional package absent")
@@ -59,6 +60,7 @@ def test_rows_hold_the_conversation(results):
     asked = rows[None]
     assert (asked["wanted_expert"], asked["called_expert"]) == ("LESIONS", "LESIONS")
     assert [turn["role"] for turn in asked["turns"]] == ["user", "assistant", "user", "assistant"]
-    assert asked["calls"][0]["ok"] and asked["calls"][0]["file"] == asked["media"][0]
-    assert rows["expert_wrong"]["calls"][0]["file"] == rows["expert_wrong"]["expert_file"] != asked["media"][0]
+    assert asked["calls"][0]["ok"] and asked["calls"][0]["file"] == file_digest(asked["media"][0])
+    wrong = rows["expert_wrong"]
+    assert wrong["calls"][0]["file"] == file_digest(wrong["expert_file"]) != asked["calls"][0]["file"]
     assert rows["expert_withheld"]["calls"] == [] and "Experts:" not in rows["expert_withheld"]["turns"][0]["text"]

@@ -16,6 +16,7 @@ from tests.helpers.mini_benchmarks import picture_of
 from tests.helpers.scripted_backend import ScriptedBackend
 from tests.helpers.xray_expert import XrayExpert
 from vlm.experts import protocol
+from vlm.experts.image_facts import file_digest
 
 FINDINGS = {1: "cardiomegaly", 2: "cardiomegaly, pleural thickening"}
 
@@ -62,7 +63,8 @@ def test_the_expert_decides(tmp_path):
     assert asked["turns"][2]["text"].startswith("findings: cardiomegaly\nDoes this chest X-ray show cardiomegaly?")
     assert asked["wanted_expert"] == asked["called_expert"] == "XRAY" and asked["output"] == "yes"
     # the wrong expert reads another patient's picture, of which the answer is the other one
-    assert picture_of(wrong["calls"][0]["file"]) == 3 and wrong["output"] == "no" and wrong["media"] == asked["media"]
+    assert wrong["calls"][0]["file"] == file_digest(wrong["expert_file"])
+    assert picture_of(wrong["expert_file"]) == 3 and wrong["output"] == "no" and wrong["media"] == asked["media"]
     assert withheld["calls"] == [] and "Experts:" not in withheld["turns"][0]["text"]
 
 
