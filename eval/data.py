@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eval.question_record import question_of
+from eval.question_record import item_of, question_of
 
-MEDIA_KINDS = ("image", "video", "document", "volume")
-_WORDS_TOO = ("document", "volume")  # older records may say these tags in words
+MEDIA_KINDS = ("image", "video", "document", "volume")  # as `vlm.media_types`, which would load the model's code
 _TAG = re.compile(r"(<image>|<video>|<document>|<volume>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
@@ -87,8 +86,9 @@ class Sample:
 
     @property
     def media(self) -> list[str]:
-        """Paths of the images and videos of the prompt, in order."""
-        return [str(item[item["type"]]) for item in media_items(self.prompt)]
+        """Paths of the media of the prompt, in order; of the channels of an MRI one each."""
+        found = [item[item["type"]] for item in media_items(self.prompt)]
+        return [str(path) for one in found for path in (one.values() if isinstance(one, dict) else [one])]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The image, video, document and volume items of a conversation, in order."""
+    """The media items of a conversation, in order."""
     return [
         item
         for message in messages
@@ -249,6 +249,8 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
     lists = {}
     for kind in MEDIA_KINDS:
         value = record.get(f"{kind}s") or record.get(kind) or []
+        if kind == "volume" and isinstance(value, (int, float)):  # of a journal
+            value = []
         lists[kind] = list(value) if isinstance(value, list) else [value]
     return lists
 
@@ -256,7 +258,7 @@ def _media_lists(record: dict[str, Any]) -> dict[str, list[str]]:
 def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> list[dict[str, Any]]:
     """Turns of plain text: each `<image>`/`<video>` tag of a user turn takes the next file of that kind.
 
-    `<document>` and `<volume>` are tags only where the record lists such files: older records may say them in words.
+    `<document>` and `<volume>` are tags only where the record lists such: others may say it in words.
 
     Raises ValueError when tags and files differ in number, or for an unknown speaker.
     """
@@ -265,7 +267,7 @@ def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> lis
         if speaker not in _ROLES:
             raise ValueError(f"unknown speaker {speaker!r}; known: {', '.join(sorted(_ROLES))}")
     texts = [turn["value"] if "value" in turn else turn["content"] for turn in turns]
-    media = {kind: paths for kind, paths in media.items() if paths or kind not in _WORDS_TOO}
+    media = {kind: paths for kind, paths in media.items() if paths or kind in ("image", "video")}
     asked = "".join(text for text, speaker in zip(texts, speakers) if _ROLES[speaker] == "user")
     for kind, paths in media.items():
         if asked.count(f"<{kind}>") != len(paths):
@@ -277,7 +279,7 @@ def _from_turns(turns: list[dict[str, Any]], media: dict[str, list[str]]) -> lis
         content: list[dict[str, Any]] = []
         for piece in _TAG.split(text) if role == "user" else [text]:
             if role == "user" and _TAG.fullmatch(piece) and piece[1:-1] in left:
-                content.append({"type": piece[1:-1], piece[1:-1]: left[piece[1:-1]].pop(0)})
+                content.append(item_of(piece[1:-1], left[piece[1:-1]].pop(0)))
             elif piece.strip():
                 content.append({"type": "text", "text": piece.strip()})
         messages.append({"role": role, "content": content})
@@ -294,11 +296,26 @@ def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, A
         if kind in MEDIA_KINDS:
             # "source": the volume that a picture was taken from, which is what an expert reads
             for key in (kind, "source") if item.get("source") is not None else (kind,):
-                path = (base_dir / str(item[key])).resolve()
-                if not path.is_relative_to(base_dir.resolve()):
-                    raise ValueError(f"{item[key]}: path leaves the data folder {base_dir}")
-                item = {**item, key: str(path)}
+                path = item[key]
+                if kind == "volume" and isinstance(path, dict):
+                    found: Any = {channel: _absolute(one, base_dir, kind) for channel, one in path.items() if one}
+                else:
+                    found = _absolute(path, base_dir, kind)
+                item = {**item, key: found}
         elif kind != "text" or not isinstance(item["text"], str):
             raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(MEDIA_KINDS)}")
         content.append(item)
     return {**message, "content": content}
+
+
+def _absolute(path: Any, base_dir: Path, kind: str) -> str:
+    """Raises ValueError for a path, or a link in a folder of slices, that leaves the data folder."""
+    root = base_dir.resolve()
+    found = (base_dir / str(path)).resolve()
+    if not found.is_relative_to(root):
+        raise ValueError(f"{path}: path leaves the data folder {base_dir}")
+    if kind == "volume" and found.is_dir():
+        from vlm.media.inside import check_inside
+
+        check_inside(str(found), str(root))
+    return str(found)

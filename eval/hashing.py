@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.data import MEDIA_KINDS
+
 WHOLE = 64 << 20  # bytes; of a larger weight file 4 KiB in every 256 are read: all of a large model takes minutes
 BLOCK, STEP = 1 << 12, 1 << 18
 _SMALL = (".json", ".jinja", ".model", ".txt", ".py", ".yaml")
@@ -41,7 +43,7 @@ def input_hash(messages: list[dict[str, Any]]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        media = value.get("type") in ("image", "video", "document", "volume")
+        media = value.get("type") in MEDIA_KINDS
         return {k: _medium(v) if media and k in (value["type"], "source") else _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -49,12 +51,20 @@ def _plain(value: Any) -> Any:
 
 
 def _medium(value: Any) -> str:
+    if isinstance(value, dict):  # the channels of an MRI
+        return hashlib.sha256(repr([(key, _medium(one)) for key, one in value.items()]).encode()).hexdigest()
     if isinstance(value, (str, Path)):
-        if Path(value).is_dir():  # a series
-            return " ".join(file_digest(file) for file in sorted(Path(value).iterdir()) if file.is_file())
+        if Path(value).is_dir():
+            return _folder_digest(Path(value))
         return file_digest(value) if Path(value).is_file() else str(value)
     array = np.asarray(value)
     return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of the files of a series, in whatever order and under whatever names: slices are ordered by what they hold."""
+    files = [one for one in folder.rglob("*") if one.is_file() and not one.name.startswith(".")]
+    return hashlib.sha256("".join(sorted(map(file_digest, files))).encode()).hexdigest()
 
 
 def folder_fingerprint(folder: str | Path) -> str:

@@ -40,9 +40,14 @@ def question_of(
     if not any(media.values()):
         _check_keys(record)
     words = [str(record["question"]), *(f"{letter}. {text}" for letter, text in zip(LETTERS, options))]
-    items = [{"type": kind, kind: path} for kind, paths in media.items() for path in paths]
+    items = [item_of(kind, listed) for kind, paths in media.items() for listed in paths]
     content = [*items, {"type": "text", "text": "\n".join(words)}]
     return [{"role": "user", "content": content}], answers, {"options": options} if options else {}
+
+
+def item_of(kind: str, listed: Any) -> dict[str, Any]:
+    """A content item from what a record lists: a path, {channel: path}, or an object with the keys of an item."""
+    return {**listed, "type": kind} if isinstance(listed, Mapping) and kind in listed else {"type": kind, kind: listed}
 
 
 def options_of(value: Any) -> list[str]:
@@ -66,4 +71,5 @@ def _check_keys(record: Mapping[str, Any]) -> None:
     """A picture under another key would be a question asked without its picture."""
     for key, value in record.items():
         if isinstance(value, str) and value.lower().endswith(MEDIA_ENDINGS) and not value.startswith("http"):
-            raise ValueError(f"the key {key!r} holds a media file, but only image, video and document (or -s) are read")
+            known = "image, video, document and volume (or -s)"
+            raise ValueError(f"the key {key!r} holds a media file, but only {known} are read")

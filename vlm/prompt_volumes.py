@@ -8,12 +8,10 @@ from collections.abc import Callable
 
 from vlm.errors import SampleError
 
-SLICES = 8
 KEYS = (
     "type", "volume", "path", "modality", "window", "slices", "axis", "layout", "max_tokens", "size", "series", "frame",
-    "labels",
+    "labels", "channels",
 )  # fmt: skip
-READING = ("modality", "series", "frame")
 
 
 def expand_volumes(messages: list[dict], num_tokens: Callable[[int, int], int] | None = None) -> list[dict]:
@@ -24,12 +22,16 @@ def expand_volumes(messages: list[dict], num_tokens: Callable[[int, int], int] |
     "CT volume, axial slices ...", and for each slice "Slice 12 of 40:\\n", an image, "\\n". `slices` may be a list of
     slice numbers, from 1. "neighbours" shows the slices beside each as red and blue. With `labels` false: images alone.
 
+    MRI sequences are named channels: `"volume": {"t1": FILE, "flair": FOLDER}`, or a folder of series or a 4D NIfTI
+    file with `"channels": ["t1", "flair"]`. Each channel has its sentence, all show the same slices, and `max_tokens`
+    is shared.
+
     Args:
         num_tokens: (height, width) -> tokens of a picture: what `max_tokens` is counted with.
 
     Raises:
-        SampleError: bad_message, no_media, no_volume_reader, those of `vlm.media.volumes.read_volume` and of
-            `vlm.media.slice_budget.plan_slices`.
+        SampleError: bad_message, no_media, no_volume_reader, those of `vlm.media.volumes.read_volume` and
+            `read_channels`, and of `vlm.media.slice_budget.plan_slices`.
     """
     if not isinstance(messages, (list, tuple)) or not any(map(_has_volume, messages)):
         return messages
@@ -52,31 +54,34 @@ def _expanded(message: dict, num_tokens) -> dict:
     return {**message, "content": content}
 
 
-def _slice_items(item: dict, num_tokens) -> list[dict]:
-    """One volume item -> text and image items."""
+def checked_item(item: dict) -> dict:
+    """A volume item without null keys. Raises SampleError("bad_message") for unknown keys."""
     item = {key: value for key, value in item.items() if value is not None}  # Arrow fills in null keys
     if unknown := sorted(set(item) - set(KEYS)):
         message = f"a volume item has no {', '.join(unknown)}; its keys are {', '.join(KEYS)}"
         raise SampleError(message, reason="bad_message")
-    source = item.get("volume", item.get("path"))
-    if not isinstance(source, str) and not hasattr(source, "__fspath__"):
-        raise SampleError("a volume item has no volume (path of a folder or file)", reason="no_media")
     labels = item.get("labels", True)
     if not isinstance(labels, bool):
         raise SampleError(f"labels of a volume are true or false, not {labels!r:.40}", reason="bad_message")
+    return item
+
+
+def _slice_items(item: dict, num_tokens) -> list[dict]:
+    """One volume item -> text and image items."""
+    item = checked_item(item)
     try:
-        from vlm.media.volume_pictures import volume_pictures
-        from vlm.media.volumes import read_volume
+        from vlm.media.volume_items import item_pictures
     except ImportError as error:
         message = "volumes are read by the radio-vlm package (`import vlm`); here pass the slices as images"
-        raise SampleError(message, path=source, reason="no_volume_reader") from error
-    volume = read_volume(source, **{key: item[key] for key in READING if key in item})
-    options = {key: item[key] for key in ("window", "axis", "layout", "max_tokens", "size") if key in item}
-    words, pictures = volume_pictures(volume, item.get("slices", SLICES), num_tokens=num_tokens, path=source, **options)
-    if not labels:
-        return [{"type": "image", "image": picture} for _, picture in pictures]
-    items = [{"type": "text", "text": f"{words}\n"}]
-    for label, picture in pictures:
-        items += [{"type": "text", "text": f"{label}:\n"}, {"type": "image", "image": picture}]
-        items.append({"type": "text", "text": "\n"})
+        path = item.get("volume", item.get("path"))
+        raise SampleError(message, path=path if isinstance(path, str) else None, reason="no_volume_reader") from error
+    items = []
+    for words, pictures in item_pictures(item, num_tokens):
+        if not item.get("labels", True):
+            items += [{"type": "image", "image": picture} for _, picture in pictures]
+            continue
+        items.append({"type": "text", "text": f"{words}\n"})
+        for label, picture in pictures:
+            items += [{"type": "text", "text": f"{label}:\n"}, {"type": "image", "image": picture}]
+            items.append({"type": "text", "text": "\n"})
     return items

@@ -13,6 +13,7 @@ from PIL import Image
 
 MAX_SIDE = 512
 FRAMES = 8
+SLICES = 4
 OUTLINE = (255, 178, 66)
 
 
@@ -49,11 +50,24 @@ def is_video(path: str) -> bool:
     return Path(path).suffix.lower() in (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 
 
+def is_volume(path: str) -> bool:
+    """A folder of slices, or NIfTI by its suffix."""
+    return Path(path).is_dir() or path.lower().endswith((".nii", ".nii.gz"))
+
+
+def volume_slices(path: str, count: int = SLICES) -> list[Image.Image]:
+    """Slices of a volume, evenly spaced, through its own window. The file need not say its modality to be looked at."""
+    from vlm.media.volume_pictures import volume_pictures
+    from vlm.media.volumes import read_unnamed
+
+    return [picture for _, picture in volume_pictures(read_unnamed(path), count)[1]]
+
+
 def still(path: str) -> Image.Image:
-    """An image file of any kind the model reads, DICOM included."""
+    """An image file of any kind the model reads, DICOM included; of a volume the slice in the middle."""
     from vlm.media import load_image
 
-    return load_image(path)
+    return volume_slices(path, 1)[0] if is_volume(path) else load_image(path)
 
 
 def overlay(image: Image.Image, mask: np.ndarray, scale: int = 4) -> Image.Image:

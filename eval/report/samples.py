@@ -14,7 +14,17 @@ from typing import Any
 
 from PIL import Image
 
-from eval.report.pictures import columns_for, data_uri, expert_mask, is_video, overlay, still, video_frames
+from eval.report.pictures import (
+    columns_for,
+    data_uri,
+    expert_mask,
+    is_video,
+    is_volume,
+    overlay,
+    still,
+    video_frames,
+    volume_slices,
+)
 from eval.table import label
 
 logger = logging.getLogger(__name__)
@@ -136,7 +146,8 @@ def _turns(row: Row) -> str:
 
 
 def _shown(row: Row, video: dict[str, Any] | None) -> str:
-    """The picture, the frames, or the slice with the expert's outline; a plain note where the file is gone."""
+    """The picture, the frames, the slices of a volume, or the slice with the expert's outline; a note where the file is
+    gone."""
     if not row["media"]:
         return ""
     try:
@@ -166,6 +177,8 @@ def _more(row: Row) -> str:
 def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.Image]:
     if is_video(path):
         return video_frames(path, video)
+    if is_volume(path):
+        return volume_slices(path)
     image = still(path)
     for call in row.get("calls") or []:
         mask = expert_mask(call["name"], path) if call.get("ok") else None

@@ -144,7 +144,11 @@ def _without_folders(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def named(item: dict[str, Any]) -> dict[str, Any]:
         kind = item["type"]
-        return {**item, kind: Path(item[kind]).name} if kind in MEDIA_KINDS else item
+        if kind not in MEDIA_KINDS:
+            return item
+        found = item[kind]
+        names = {one: Path(found[one]).name for one in found} if isinstance(found, dict) else Path(found).name
+        return {**item, kind: names}
 
     return [{**message, "content": [named(item) for item in message["content"]]} for message in messages]
 

@@ -146,11 +146,10 @@ class ExpertConversation(Task):
             for (sample, donor), transcript in zip(asked, transcripts):
                 first = next((text_of(m) for m in transcript.messages if m["role"] == "assistant"), "")
                 called = called_expert(first)
-                calls = [call.as_json() for call in transcript.calls]
                 note: dict[str, Any] = {
                     "wanted_expert": self.wanted_expert(sample, called),
                     "called_expert": called,
-                    "calls": [call | {"file": name_of(call["file"], sample)} for call in calls],
+                    "calls": [call.as_json() | {"file": name_of(call.file, sample)} for call in transcript.calls],
                     "turns": [{"role": m["role"], "text": text_of(m)} for m in transcript.messages],
                     **self.note(sample, transcript, session),
                 }

@@ -72,7 +72,7 @@ def test_bad_items(folder: Path, options: dict, reason: str):
 
 
 def test_where_the_package_is_not_installed(folder: Path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vlm.media.volumes", None)
+    monkeypatch.setitem(sys.modules, "vlm.media.volume_items", None)
     with pytest.raises(SampleError, match="pass the slices as images") as caught:
         expand_volumes(ask(folder))
     assert caught.value.reason == "no_volume_reader"

@@ -1,7 +1,7 @@
 """Question-and-answer label files -> LLaVA JSON, divided into a training and a held-out part: the way in for real data.
 
-Reads a `labels.jsonl` of {"id", "image", "video" or "document", "question", "answers" or "answer", "options"?, ...} (or
-anything else that `open_source` reads) and writes
+Reads a `labels.jsonl` of {"id", "image", "video", "document" or "volume", "question", "answers" or "answer",
+"options"?, ...} (or anything else that `open_source` reads) and writes
 
     OUT/train/train.json     LLaVA JSON for training
     OUT/test/records.jsonl   held-out questions as evaluation reads them (with dataset.json)
@@ -80,11 +80,16 @@ def with_plain_paths(sample: Sample) -> Sample:
         kind = item["type"]
         if kind not in MEDIA_TYPES:
             return item
-        file = sample.resolve(item[kind])
+        found = sample.resolve(item[kind], kind)
+        if isinstance(found, dict):
+            return {**item, kind: {channel: below(file) for channel, file in found.items()}}
+        return {**item, kind: below(found)}
+
+    def below(file: Any) -> str:
         if not isinstance(file, str):
             message = "a picture held in the dataset itself is no file to copy: train on it as it is"
             raise sample.error(message, "no_file")
-        return {**item, kind: os.path.relpath(file, os.path.realpath(sample.base_dir))}
+        return os.path.relpath(file, os.path.realpath(sample.base_dir))
 
     messages = [{**m, "content": [plain(item) for item in m["content"]]} for m in sample.messages]
     return replace(sample, messages=messages)
@@ -105,16 +110,23 @@ def held_out_groups(groups: set[str], test_share: float, seed: int) -> set[str]:
 def copy_media(samples: list[Sample], out: Path) -> None:
     """Every medium under the same relative path below `out`; a hard link where the file system has them."""
     for sample in samples:
-        for _, reference in sample.media():
-            target = out / reference
-            if target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file = sample.resolve(reference)
-            try:
-                os.link(file, target)
-            except OSError:
-                shutil.copyfile(file, target)
+        for kind, references in sample.media():
+            for reference in references.values() if isinstance(references, dict) else [references]:
+                target, file = out / reference, sample.resolve(reference, kind)
+                if target.exists():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if os.path.isdir(file):
+                    shutil.copytree(file, target, copy_function=_link)
+                else:
+                    _link(file, target)
+
+
+def _link(file: str, target: str | Path) -> None:
+    try:
+        os.link(os.path.realpath(file), target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def write_llava(samples: list[Sample], path: Path) -> None:

@@ -14,8 +14,8 @@ from training.data.sample import Sample
 from vlm.errors import SampleError
 
 CHARS_PER_TOKEN = 3.5
-TOKENS_PER_MEDIUM = {"image": 256, "video": 1024, "document": 1024}
-TOKENS_PER_LABEL = 6  # "Page 1:" before the page of a document
+TOKENS_PER_MEDIUM = {"image": 256, "video": 1024, "document": 1024, "volume": 2048}
+TOKENS_PER_LABEL = 6  # "Page 1:" before the page of a document, "Slice 12 of 40:" before a slice
 TOKENS_PER_TURN = 4
 LOOK_CLOSER_UP_TO = 5_000  # samples; tokenizing and opening so many picture headers takes some seconds
 
@@ -65,16 +65,28 @@ class Sizer:
         kind = item["type"]
         if kind == "video" or self.image_tokens is None:
             return TOKENS_PER_MEDIUM[kind]
-        source = sample.resolve(item[kind])
-        if not isinstance(source, (str, bytes)):
+        source = sample.resolve(item[kind], kind)
+        if not isinstance(source, (str, bytes, dict)):
             return self.image_tokens(source.height, source.width)
-        key = (source if isinstance(source, str) else hash(source), repr(item.get("pages")), item.get("dpi"))
+        options = {name: value for name, value in item.items() if name not in ("type", kind)}
+        key = (source if isinstance(source, str) else hash(repr(source)), kind, repr(options))
         if key not in self._known:
             try:
-                self._known[key] = self._pages(source, item) if kind == "document" else self._picture(source)
+                self._known[key] = self._opened(source, item)
             except Exception:  # DICOM, or broken: whoever opens it for real will say so
                 self._known[key] = TOKENS_PER_MEDIUM[kind]
         return self._known[key]
+
+    def _opened(self, source: str | bytes | dict, item: dict[str, Any]) -> int:
+        if item["type"] == "document":
+            return self._pages(source, item)
+        return self._slices(source, item) if item["type"] == "volume" else self._picture(source)
+
+    def _slices(self, source: str | bytes | dict, item: dict[str, Any]) -> int:
+        from vlm.media.volume_items import item_sizes
+
+        sizes = item_sizes({**item, "volume": source}, self.image_tokens)
+        return sum(self.image_tokens(*size) + TOKENS_PER_LABEL for size in sizes)
 
     def _picture(self, path: str) -> int:
         with Image.open(path) as image:  # reads the header only

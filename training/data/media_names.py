@@ -1,5 +1,6 @@
 """Which files are media, by the ends of their names, and how a record is joined with the files that lie beside it."""
 
+import re
 from typing import Any
 
 from training.data.records import MEDIA_KEYS
@@ -8,14 +9,23 @@ SUFFIXES = {
     "image": ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "dcm"),
     "video": ("mp4", "webm", "mov", "mkv", "avi", "m4v"),
     "document": ("pdf",),
+    "volume": ("nii", "nii.gz"),
 }
 KINDS = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
+SUFFIX = re.compile(r"\.(nii\.gz|[^./]*)$", re.IGNORECASE)
 WORDS = ("messages", "conversations", "texts", "question", "text", "caption")
 
 
 def kind_of(name: str) -> str | None:
-    """image, video or document by the suffix of a file name; None for everything else."""
-    return KINDS.get(name.rpartition(".")[2].lower())
+    """image, video, document or volume by the suffix of a file name; None for everything else. (DICOM files count as
+    images: whether many are a series is for the record to say.)"""
+    found = SUFFIX.search(name)
+    return KINDS.get(found[1].lower()) if found else None
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without its suffix: `a/b.nii.gz` -> `a/b`."""
+    return SUFFIX.sub("", name)
 
 
 def lists_media(record: dict[str, Any]) -> bool:
@@ -29,7 +39,7 @@ def lists_media(record: dict[str, Any]) -> bool:
 
 
 def with_media(record: dict[str, Any], media: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The record with (kind, medium) pairs listed under `images`, `videos`, `documents`."""
+    """The record with (kind, medium) pairs listed under `images`, `videos`, `documents`, `volumes`."""
     lists = {f"{kind}s": [one for its, one in media if its == kind] for kind in SUFFIXES}
     return {**record, **{key: value for key, value in lists.items() if value}}
 

@@ -3,21 +3,23 @@
 A file format (sources/) knows where records stand; this file knows what a record means. Shapes read:
 - messages:       {"messages": [{"role", "content": str or items}], "images"?: [...], "videos"?, "documents"?}
 - LLaVA:          {"conversations": [{"from": "human"|"gpt", "value": "<image>\nWhat ...?"}],
-  "image"|"images"|"video"|"videos"|"document"|"documents"}
+  "image"|"images"|"video"|"videos"|"document"|"documents"|"volume"|"volumes"}
 - pairs:          {"texts": [{"user", "assistant"}], "images": [...]}  (the Cauldron, FineVision)
 - question:       {"question", "answers" or "answer", "options"?, "image"|"video"|...}  (VQA style label files)
 - caption:        {"text" or "caption", "image" or "file_name"}  (image folders with metadata.jsonl)
 
 In LLaVA style text (and in plain-string messages of a record that lists its media) `<image>` and `<video>` in user
-turns stand for the record's media, in order, and their numbers must agree; `<document>` does in records that list
-documents. Everywhere else, and in typed items always, they are just text. A medium listed beside the conversation is a
-path, or an object with the keys of an item: {"document": "x.pdf", "pages": "1-3"}.
+turns stand for the record's media, in order, and their numbers must agree; `<document>` and `<volume>` do in records
+that list such. Everywhere else, and in typed items always, they are just text. A medium listed beside the conversation
+is a path, or an object with the keys of an item: {"document": "x.pdf", "pages": "1-3"}, {"volume": "ct/7", "window":
+"lung"}. A volume may also be {channel: path}; a number called "volume" (of a journal, say) is no medium.
 
 Tools: assistant turns may carry `tool_calls` (as OpenAI writes them; then `content` may be missing), answered by turns
 of the role `tool`; LLaVA style writes them as turns from "function_call" and "observation". A record's `tools`, a list
 of function definitions or its JSON text, goes to the chat template.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 from training.data.sample import MEDIA_TYPES, Sample
 from vlm.errors import SampleError
+from vlm.media_types import ALWAYS_TAGS
 
 ROLES = {
     "system": "system",
@@ -45,8 +48,8 @@ MEDIA_KEYS = {
     "image": ("image", "images", "file_name"),
     "video": ("video", "videos"),
     "document": ("document", "documents"),
+    "volume": ("volume", "volumes"),
 }
-TAGS = {kinds: re.compile(rf"\n?<({'|'.join(kinds)})>\n?") for kinds in (MEDIA_TYPES, ("image", "video"))}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -111,7 +114,7 @@ def _media(record: dict[str, Any]) -> tuple[list[dict[str, Any]], set[str]]:
     items, used = [], set()
     for kind, keys in MEDIA_KEYS.items():
         for key in keys:
-            if key in record:
+            if key in record and not (kind == "volume" and isinstance(record[key], (int, float))):
                 used.add(key)
                 value = record[key]
                 for one in value if isinstance(value, list) else [value]:
@@ -126,7 +129,8 @@ def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = 
         raise RecordError("the conversation is empty", "schema")
     tagged = always_tags or bool(media)
     # "<document>" is a common word of prompts about text; nobody writes "<image>" in passing
-    tags = TAGS[MEDIA_TYPES if any(item["type"] == "document" for item in media) else ("image", "video")]
+    listed = {item["type"] for item in media}
+    tags = _tags(tuple(kind for kind in MEDIA_TYPES if kind in ALWAYS_TAGS or kind in listed))
     messages = []
     for turn in turns:
         role = ROLES.get(_get(turn, "role"))
@@ -145,6 +149,11 @@ def _from_messages(turns: Any, media: list[dict[str, Any]], always_tags: bool = 
         messages.append({**{k: v for k, v in turn.items() if v is not None}, **extra, **_turn(role, items)})
     _fill(messages, media)
     return messages
+
+
+@functools.cache
+def _tags(kinds: tuple[str, ...]) -> re.Pattern:
+    return re.compile(rf"\n?<({'|'.join(kinds)})>\n?")
 
 
 def _others(turn: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import SampleError
-
-MEDIA_TYPES = ("image", "video", "document")
+from vlm.media.inside import check_inside
+from vlm.media_types import MEDIA_TYPES
 
 
 @dataclass(frozen=True)
 class Sample:
-    """`messages`: [{"role", "content": [{"type": "text"|"image"|"video"|"document", ...}]}], media as written.
+    """`messages`: [{"role", "content": [{"type": "text" or one of MEDIA_TYPES, ...}]}], media as written.
 
     id: unique within its source; source: the source's name (losses are reported by it); meta: everything else of the
     record (gold answers, task, licence); base_dir: the folder that media paths are relative to and may not leave;
@@ -40,7 +40,7 @@ class Sample:
             yield from (item for item in message["content"] if item["type"] in MEDIA_TYPES)
 
     def media(self) -> Iterator[tuple[str, Any]]:
-        """(one of MEDIA_TYPES, path as written or an object in memory), in the order of the conversation."""
+        """(one of MEDIA_TYPES, path or {channel: path} as written, or an object in memory), in order."""
         for item in self.media_items():
             yield item["type"], item[item["type"]]
 
@@ -53,11 +53,14 @@ class Sample:
             {**message, "content": [self._resolved(item) for item in message["content"]]} for message in self.messages
         ]
 
-    def resolve(self, reference: Any) -> Any:
+    def resolve(self, reference: Any, kind: str = "image") -> Any:
         """A media path as written -> absolute path below `base_dir`; objects in memory are returned as they are.
 
         A row of a Hugging Face dataset (`{"bytes": ..., "path": ...}`) becomes its bytes, or its path by the same rule.
+        A volume may be a folder, or {channel: path} of MRI sequences.
         """
+        if kind == "volume" and isinstance(reference, dict) and not set(reference) <= {"bytes", "path"}:
+            return {name: self.resolve(one, kind) for name, one in reference.items() if one is not None}
         if isinstance(reference, dict):
             data = reference.get("bytes")
             if isinstance(data, (bytes, bytearray)):
@@ -68,7 +71,7 @@ class Sample:
         if not isinstance(reference, (str, os.PathLike)):
             return reference
         try:
-            return resolve_media(os.fspath(reference), self.base_dir)
+            return resolve_media(os.fspath(reference), self.base_dir, folder=kind == "volume")
         except SampleError as error:
             raise self.error(error.message, error.reason) from None
 
@@ -87,11 +90,12 @@ class Sample:
 
     def _resolved(self, item: dict[str, Any]) -> dict[str, Any]:
         kind = item["type"]
-        return {**item, kind: self.resolve(item[kind])} if kind in MEDIA_TYPES else item
+        return {**item, kind: self.resolve(item[kind], kind)} if kind in MEDIA_TYPES else item
 
 
-def resolve_media(reference: str, root: Path | None) -> str:
-    """A media reference of a data file -> absolute path of an existing file below `root`.
+def resolve_media(reference: str, root: Path | None, folder: bool = False) -> str:
+    """A media reference of a data file -> absolute path of an existing file below `root`; with `folder` also of a
+    folder whose files all lie below `root`.
 
     Links are followed before the check: neither `..`, an absolute path nor a symbolic link may lead out of the data
     folder, because data files come from strangers and what they name ends up in a model and its reports. Raises
@@ -107,13 +111,15 @@ def resolve_media(reference: str, root: Path | None) -> str:
         )
     if "\0" in reference or not reference.strip():
         raise SampleError(f"{reference!r} is no path", reason="missing_file")
-    folder = os.path.realpath(root)
-    path = os.path.realpath(os.path.join(folder, reference))
-    if path != folder and not path.startswith(folder.rstrip(os.sep) + os.sep):
+    top = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(top, reference))
+    if path != top and not path.startswith(top.rstrip(os.sep) + os.sep):
         raise SampleError(
-            f"media path {reference!r} leaves the data folder {folder}; media_root names another folder",
+            f"media path {reference!r} leaves the data folder {top}; media_root names another folder",
             reason="outside_folder",
         )
-    if not os.path.isfile(path):
-        raise SampleError(f"media file {reference!r} does not exist in {folder}", reason="missing_file")
+    if folder and os.path.isdir(path):
+        check_inside(path, top)
+    elif not os.path.isfile(path):
+        raise SampleError(f"media file {reference!r} does not exist in {top}", reason="missing_file")
     return path

@@ -1,4 +1,5 @@
-"""Small pictures of a sample's media, as a person looks at them: images, frames of a video, pages of a document."""
+"""Small pictures of a sample's media, as a person looks at them: images, frames of a video, pages of a document,
+slices of a volume."""
 
 import base64
 import io
@@ -9,6 +10,7 @@ from PIL import Image
 MAX_SIDE = 320
 FRAMES = 4
 PAGES = 3
+SLICES = 3
 MOST = 8  # pictures of one sample
 
 
@@ -47,7 +49,15 @@ def _document(item: dict) -> list[Image.Image]:
     return [page.open() for page in open_document(item["document"], **options)[:PAGES]]
 
 
-READERS = {"image": _image, "video": _video, "document": _document}
+def _volume(item: dict) -> list[Image.Image]:
+    from vlm.media.volume_items import item_pictures
+
+    kept = {key: value for key, value in item.items() if value is not None and key not in ("max_tokens", "slices")}
+    slices = item["slices"][:SLICES] if isinstance(item.get("slices"), list) else SLICES
+    return [picture for _, pictures in item_pictures({**kept, "slices": slices}) for _, picture in pictures]
+
+
+READERS = {"image": _image, "video": _video, "document": _document, "volume": _volume}
 
 
 def _small(picture: Image.Image) -> Image.Image:

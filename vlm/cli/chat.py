@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert-log", metavar="FILE", help="append every expert call to this file, one JSON line each"
     )
+    parser.add_argument(
+        "--expert-weights", type=Path, metavar="DIR", help="folder with experts' weights (default: where each looks)"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token (default), 1 samples"
@@ -108,18 +111,28 @@ def volume_options(args: argparse.Namespace) -> dict:
 
 
 def expert_session(args: argparse.Namespace):
-    """The session that runs expert calls, or None when no expert is offered; an unknown name lists the known ones."""
+    """The session that runs expert calls, or None when no expert is offered; an unknown name lists the known ones, and
+    what this machine lacks for a known one is said before anything is loaded.
+    """
     if not (args.expert or args.experts):
-        if args.expert_log or args.expert_feedback != "text":
+        if args.expert_log or args.expert_feedback != "text" or args.expert_weights:
             from vlm.errors import RadioVLMError
 
-            raise RadioVLMError("--expert-log and --expert-feedback need --experts or --expert NAME")
+            message = "--expert-log, --expert-feedback and --expert-weights need --experts or --expert NAME"
+            raise RadioVLMError(message)
         return None
     from vlm.errors import RadioVLMError
-    from vlm.experts import ExpertError, ExpertSession
+    from vlm.experts import ExpertError, ExpertSession, get_expert
+    from vlm.experts.weights import why_not
 
+    root = args.expert_weights
+    if root is not None and not root.is_dir():
+        raise RadioVLMError(f"--expert-weights: no folder {root}")
     try:
-        return ExpertSession(args.expert or None, feedback=args.expert_feedback, log=args.expert_log)
+        for name in args.expert:  # said now, not at the first call, minutes after the model was loaded
+            if reason := why_not(get_expert(name), root):
+                raise RadioVLMError(f"--expert {name} cannot be used here: {reason}")
+        return ExpertSession(args.expert or None, feedback=args.expert_feedback, log=args.expert_log, weights=root)
     except ExpertError as error:
         raise RadioVLMError(f"--expert: {error}") from error
     except OSError as error:

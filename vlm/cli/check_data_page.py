@@ -73,7 +73,7 @@ def _header(report, plan) -> str:
     samples, bad = (sum(getattr(one, name) for one in report.sources) for name in ("samples", "bad"))
     tokens = sum(one.tokens["total"] for one in report.sources if one.tokens)
     learned = sum(one.trained_tokens or 0 for one in report.sources)
-    images = sum(one.images for one in report.sources)
+    images, volumes = (sum(getattr(one, name) for one in report.sources) for name in ("images", "volumes"))
     verdict = "Everything is in order" if report.ok else f"{count(bad)} of {count(samples)} samples are bad"
     if not report.ok and not bad:
         unread = report.problems.counts["unreadable_source"]
@@ -83,7 +83,8 @@ def _header(report, plan) -> str:
         ("Samples", count(samples), f"in {len(report.sources)} sources"),
         ("Bad", count(bad), f"{bad / max(1, samples):.2%} of the samples"),
         ("Images", count(images), f"{count(sum(one.videos for one in report.sources))} videos, "
-         f"{count(sum(one.documents for one in report.sources))} documents"),
+         f"{count(sum(one.documents for one in report.sources))} documents"
+         + (f", {count(volumes)} volumes" if volumes else "")),
     ]  # fmt: skip
     if tokens:
         cards.append(("Tokens", _large(tokens), f"{learned / tokens:.1%} of them learned"))
@@ -105,14 +106,14 @@ def _header(report, plan) -> str:
 def _sources(report) -> str:
     from eval.report.parts import count, section, table
 
-    head = ("source", "format", "samples", "bad", "images", "videos", "documents", "text only", "tokens, median",
-            "95 %", "longest", "learned")  # fmt: skip
+    head = ("source", "format", "samples", "bad", "images", "videos", "documents", "volumes", "text only",
+            "tokens, median", "95 %", "longest", "learned")  # fmt: skip
     rows = []
     for one in report.sources:
         lengths = one.tokens or {}
         name = escape(one.path) + "".join(f"<small>{word}</small>" for word in _words(one))
         learned = f"{one.trained_tokens / max(1, lengths['total']):.0%}" if lengths else "–"
-        figures = [count(getattr(one, name)) for name in ("images", "videos", "documents", "text_only")]
+        figures = [count(getattr(one, name)) for name in ("images", "videos", "documents", "volumes", "text_only")]
         bad = f'<span class="bad">{count(one.bad)}</span>' if one.bad else "0"
         figures += [count(lengths[key]) if lengths else "–" for key in ("median", "p95", "max")]
         kind = escape(one.format) or '<span class="bad">unreadable</span>'
@@ -240,7 +241,7 @@ def _pairs(report, pairs) -> str:
     cards = ""
     for group in list(groups.values())[:PAIRS]:
         pair, more = group[0], f" and {len(group) - 1} more samples" if len(group) > 1 else ""
-        thumbs = [_thumbnail(_resolved(report, place)) for place in (pair.first, pair.other)]
+        thumbs = [_thumbnail(_picture(report, place)) for place in (pair.first, pair.other)]
         pictures = f'<div class="pair">{"".join(thumbs)}</div>' if all(thumbs) else ""
         bits = f"{pair.bits} of 256 bits differ" if pair.bits else "the same"
         what = "conversation: the same" if pair.words else f"picture: {bits}"
@@ -253,10 +254,10 @@ def _pairs(report, pairs) -> str:
     return f'<div class="cards">{cards}</div>{more}' if cards else ""
 
 
-def _resolved(report, place):
-    """The medium of a place; None when it cannot be read again."""
+def _picture(report, place):
+    """The picture of a place; None when it cannot be read again."""
     try:
-        return report.resolved(place)
+        return report.picture(place)
     except (ValueError, IndexError):
         return None
 

@@ -65,7 +65,7 @@ def summary(report, share_limit: float) -> str:
 
 def source_table(report) -> str:
     """One row a source."""
-    head = ("dataset", "format", "samples", "bad", "images", "videos", "documents", "text only",
+    head = ("dataset", "format", "samples", "bad", "images", "videos", "documents", "volumes", "text only",
             "tokens min", "median", "95 %", "max", "learned", "lengths")  # fmt: skip
     rows = []
     for one, tally in zip(report.sources, report.tallies):
@@ -75,8 +75,8 @@ def source_table(report) -> str:
         name = f"{one.stage}: {one.path}" if one.stage else one.path
         name += " (held out)" if one.role == "eval" else ""
         rows.append((name, one.format or "unreadable", one.samples, one.bad, one.images, one.videos, one.documents,
-                     one.text_only, *(lengths.get(key, "") for key in ("min", "median", "p95", "max")), learned,
-                     bars))  # fmt: skip
+                     one.volumes, one.text_only, *(lengths.get(key, "") for key in ("min", "median", "p95", "max")),
+                     learned, bars))  # fmt: skip
     told = [place for place, title in enumerate(head) if place < 4 or any(row[place] not in (0, "") for row in rows)]
     right = [number for number, place in enumerate(told) if 2 <= place < len(head) - 1]
     return text_table([head[place] for place in told], [[row[place] for place in told] for row in rows], right)

@@ -1,7 +1,8 @@
 """How large the pictures of a file are, from headers where they say it: what `radio-vlm tokens` plans with.
 
 Not a command. Told apart by content: documents (PDF, TIFF of several pages), pictures (the turn of a phone's photo
-counts), DICOM, animations and videos. A video's first frame is decoded, since only frames say how they are turned.
+counts), DICOM, animations, videos and volumes (a folder of slices, NIfTI). A video's first frame is decoded, since only
+frames say how they are turned.
 """
 
 import math
@@ -13,7 +14,8 @@ from vlm.errors import SampleError
 
 @dataclass(frozen=True)
 class Sampling:
-    """What of a file is looked at: of a video `fps`, `max_frames`, `start`, `end`; of a document `pages` and `dpi`."""
+    """What of a file is looked at: of a video `fps`, `max_frames`, `start`, `end`; of a document `pages` and `dpi`; of
+    a volume so many `slices`."""
 
     fps: float = 2.0
     max_frames: int = 128
@@ -21,6 +23,7 @@ class Sampling:
     end: float | None = None
     pages: str | None = None
     dpi: float | None = None
+    slices: int = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class TokenInput:
     """One file. `sizes`: (height, width) in pixels of every page, of a video's frames once; `frames`: 0 or theirs."""
 
     path: Path
-    kind: str  # "image", "document" or "video"
+    kind: str  # "image", "document", "video" or "volume"
     sizes: tuple[tuple[int, int], ...]
     frames: int = 0
     facts: str = ""
@@ -41,6 +44,8 @@ class TokenInput:
             return f"video of {_size(self.sizes[0])}, {self.facts}"
         if self.kind == "image":
             return f"image of {_size(self.sizes[0])}"
+        if self.kind == "volume":
+            return f"volume of {self.facts}, {len(self.sizes)} shown at {_size(self.sizes[0])}"
         count = f"{len(self.sizes)} page{'' if len(self.sizes) == 1 else 's'}"
         kinds = set(self.sizes)
         words = f"{count} of {_size(self.sizes[0]) if len(kinds) == 1 else f'{len(kinds)} sizes'}"
@@ -58,6 +63,8 @@ def read_input(path: str | Path, sampling: Sampling) -> TokenInput:
         SampleError: naming the file that is missing, empty, broken, or neither a picture, document nor video.
     """
     path = Path(path).expanduser()
+    if path.is_dir() or (path.is_file() and path.name.lower().endswith((".nii", ".nii.gz"))):
+        return read_volume_sizes(path, sampling)
     if not path.is_file():
         raise SampleError("no such file", path=path, reason="missing_file")
     try:
@@ -95,6 +102,16 @@ def read_pages(path: Path, sampling: Sampling) -> TokenInput:
         return TokenInput(path, "image", sizes)
     facts = f"{refs[0].dpi:g} dpi" if refs[0].kind == "pdf" else ""
     return TokenInput(path, "document", sizes, 0, facts, tuple(ref.number for ref in refs))
+
+
+def read_volume_sizes(path: Path, sampling: Sampling) -> TokenInput:
+    """A volume, by its headers; slices at its ends that show nothing count, too."""
+    from vlm.media.volume_pictures import picture_sizes
+    from vlm.media.volumes import read_unnamed
+
+    volume = read_unnamed(path, outline=True)
+    sizes = tuple(picture_sizes(volume, sampling.slices))
+    return TokenInput(path, "volume", sizes, 0, f"{volume.array.shape[2]} slices", tuple(range(1, len(sizes) + 1)))
 
 
 def read_animation(path: Path, sampling: Sampling) -> TokenInput:

@@ -1,4 +1,4 @@
-"""`radio-vlm tokens FILE...`: what images, documents and videos cost in tokens, by geometry and projector."""
+"""`radio-vlm tokens FILE...`: what images, documents, videos and volumes cost in tokens, by geometry and projector."""
 
 import argparse
 import json
@@ -7,9 +7,10 @@ from pathlib import Path
 
 HELP = "what a file costs in tokens under each geometry and projector"
 DESCRIPTION = (
-    "For each image, PDF, TIFF, DICOM file or video: the size it is resized to, the views it is cut into, the patches\n"
-    "the encoder sees and the tokens the language model gets (thumbnails included; words and frame labels come on\n"
-    "top). Only headers are read. With --model: that model's own settings, and the file is really encoded."
+    "For each image, PDF, TIFF, DICOM file, volume (a folder of slices, NIfTI) or video: the size it is resized to,\n"
+    "the views it is cut into, the patches the encoder sees and the tokens the language model gets (thumbnails\n"
+    "included; words and labels come on top). Only headers are read. With --model: that model's own settings, and the\n"
+    "file is really encoded."
 )
 EPILOG = """examples:
   radio-vlm tokens page.png report.pdf clip.mp4
@@ -20,7 +21,7 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="images, documents, videos")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="images, documents, videos, volumes")
     parser.add_argument(
         "--geometry", nargs="+", action="extend", default=[], metavar="NAME|KEY=VALUE",
         help="named geometries, or one in key=value words (default: all named ones)",
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--each", action="store_true", help="a table for every page of a document")
     parser.add_argument("--pages", metavar="1-3,5", help="pages of documents (default: all)")
     parser.add_argument("--dpi", type=float, help="at which PDF pages are rendered (default: 144)")
+    parser.add_argument("--slices", type=int, default=8, metavar="N", help="slices of a volume (default: 8)")
+    parser.add_argument("--modality", metavar="CT|MR|...", help="of NIfTI, which does not say it; needed with --model")
     parser.add_argument("--fps", type=float, help="frames a second of videos (default: 2, or the model's)")
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most (default: 128, or the model's)")
     parser.add_argument("--start", type=float, metavar="SECONDS", help="of videos")
@@ -150,11 +153,13 @@ def sampling_of(args: argparse.Namespace, processor):
         raise RadioVLMError(f"--fps {fps:g} and --max-frames {frames} must be above 0")
     if args.start is not None and args.end is not None and args.start >= args.end:
         raise RadioVLMError(f"--start {args.start:g} must be before --end {args.end:g}")
-    return Sampling(fps, frames, args.start, args.end, args.pages, args.dpi)
+    if args.slices < 1:
+        raise RadioVLMError(f"--slices {args.slices} must be above 0")
+    return Sampling(fps, frames, args.start, args.end, args.pages, args.dpi, args.slices)
 
 
 def one_a_page(source) -> list:
-    """A document as one input a page; anything else as it is."""
+    """A document as one input a page; anything else as it is (slices of a volume are alike)."""
     from vlm.cli.token_inputs import TokenInput
 
     if source.kind != "document":
@@ -177,6 +182,9 @@ def encoded_count(processor, source, sampling, args: argparse.Namespace) -> tupl
         options = {} if sampling.dpi is None else {"dpi": sampling.dpi}
         pages = open_document(source.path, pages=sampling.pages, **options)
         content = [{"type": "image", "image": page} for page in pages]
+    elif source.kind == "volume":
+        asked = {"volume": str(source.path), "slices": sampling.slices, "modality": args.modality}
+        content = [{"type": "volume", **asked}]
     else:
         content = [{"type": "image", "image": str(source.path)}]
     messages = [{"role": "user", "content": content}]

@@ -7,11 +7,12 @@ Texts come here with identifiers already taken out (`vlm.experts.private_text`).
 import json
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlm.experts.image_facts import file_digest
 from vlm.experts.protocol import ExpertResult
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class ExpertCall:
     trigger: str
     name: str
     arguments: tuple[str, ...]
-    file: str | None
+    file: str | None = field(repr=False)
     ok: bool
     text: str
     seconds: float
@@ -36,10 +37,10 @@ class ExpertCall:
     overlay: Any | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The call without mask and overlay, for result files (these name the file; see `CallLog` for one that does
-        not)."""
+        """The call without mask and overlay, for result files. `file` is the digest of what was read, not its path:
+        whoever may know the path has it in `ExpertCall.file`."""
         row = {key: value for key, value in vars(self).items() if key not in ("result", "overlay")}
-        return row | {"arguments": list(self.arguments)}
+        return row | {"arguments": list(self.arguments), "file": file_digest(self.file)}
 
 
 class CallLog:

@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from vlm.errors import SampleError
 from vlm.experts.ct_lungs import lung_mask, nodules
 from vlm.experts.protocol import Expert, ExpertCard, ExpertError, ExpertResult, register_expert
 from vlm.experts.topics import Topic
+from vlm.media.deidentify import safe_header
+from vlm.media.dicom_file import groups_of, num_frames, open_dicom
+from vlm.media.dicom_pixels import decode_frame, rescale
+from vlm.media.dicom_series import plane_of
 
 CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
@@ -77,25 +82,24 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
     Raises `ExpertError` where the file is no single CT slice or its header is silent on spacing or orientation.
     """
     try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
-    try:
-        data = pydicom.dcmread(path)
-        pixels = data.pixel_array
-    except Exception as error:
-        raise ExpertError(f"cannot read the image: {type(error).__name__}") from error
-    if data.get("Modality") != "CT":
-        raise ExpertError(f"image is {data.get('Modality') or 'of no stated modality'}, not CT")
-    if pixels.ndim != 2 or max(pixels.shape) > MAX_PIXELS_SIDE:
-        raise ExpertError("needs one slice of at most 2048 x 2048 pixels")
-    if "PixelSpacing" not in data or "ImageOrientationPatient" not in data:
-        raise ExpertError("the header gives no spacing or orientation")
-    row_direction = [float(value) for value in data.ImageOrientationPatient[:3]]
-    if abs(row_direction[0]) < 0.7:
-        raise ExpertError("the slice is not axial or coronal: it has no left and right")
-    hu = pixels.astype(np.float32) * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
-    return hu, (float(data.PixelSpacing[0]), float(data.PixelSpacing[1])), row_direction[0] > 0
+        data = open_dicom(path)
+        modality = safe_header(data).get("Modality", "")
+        if modality != "CT":
+            raise ExpertError(f"image is {modality or 'of no stated modality'}, not CT")
+        plane = plane_of(data)
+        if num_frames(data) > 1 or max(plane.size) > MAX_PIXELS_SIDE:
+            raise ExpertError("needs one slice of at most 2048 x 2048 pixels")
+        if plane.spacing is None or plane.orientation is None:
+            raise ExpertError("the header gives no spacing or orientation")
+        if abs(plane.orientation[0]) < 0.7:
+            raise ExpertError("the slice is not axial or coronal: it has no left and right")
+        pixels = decode_frame(data, 0, path)
+        if pixels.ndim != 2:
+            raise ExpertError("a colour picture holds no Hounsfield units")
+        hu, _, _ = rescale(data, pixels, groups_of(data, 0), path)
+    except SampleError as error:  # whose words are our own, never a header's
+        raise ExpertError(f"cannot read the image: {error.message}") from None
+    return hu, plane.spacing, plane.orientation[0] > 0
 
 
 def lung_areas(hu: np.ndarray, spacing: tuple[float, float], left_is_high: bool) -> dict[str, float]:

@@ -12,6 +12,11 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from vlm.media.deidentify import quiet
+from vlm.media.dicom_file import NO_IMAGE_MODALITIES
+from vlm.media.modality import MODALITIES
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +30,13 @@ IDENTIFIERS = (
     "OperatorsName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StudyInstanceUID", "SeriesInstanceUID",
     "SOPInstanceUID", "FrameOfReferenceUID",
 )  # fmt: skip
+# Modalities of DICOM (PS3.3 C.7.3.1.1.1) that show nothing or that `vlm.media` has no word for.
+OTHERS = (
+    "AR", "AS", "BDUS", "BI", "BMD", "CD", "CF", "CFM", "CP", "CS", "DD", "DF", "DG", "DM", "DMS", "DS", "EC", "EEG",
+    "EMG", "EOG", "EPS", "FA", "FID", "FS", "HC", "HD", "IO", "IOL", "KER", "LEN", "LP", "LS", "M3D", "MA", "MS", "OAM",
+    "OPM", "OPR", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PLAN", "POS", "RESP", "SRF", "SMR", "ST", "TG", "VA", "VF",
+)  # fmt: skip
+CODES = {*MODALITIES, *NO_IMAGE_MODALITIES, *OTHERS}
 NEEDED = (*IDENTIFIERS, "Modality", "SOPClassUID", "Rows", "Columns", "NumberOfFrames")
 
 
@@ -88,9 +100,13 @@ def _dicom(path: str, size: int) -> ImageFacts:
         import pydicom
     except ImportError as error:
         raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's name the file
+    with quiet():  # pydicom's warnings and log lines name the file and quote the header
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(NEEDED))
+        return _stated(data, size)
+
+
+def _stated(data: Any, size: int) -> ImageFacts:
+    """What a header states, and whom it names."""
     found = []
     for keyword in IDENTIFIERS:
         if keyword not in data:
@@ -98,10 +114,11 @@ def _dicom(path: str, size: int) -> ImageFacts:
         element = data[keyword]
         texts = [str(one).strip() for one in (element.value if element.VM > 1 else [element.value]) if one is not None]
         found += ["^".join(text.split()) if element.VR == "PN" else text for text in texts if text]
-    modality = str(data.get("Modality") or "").strip() or None
+    modality = str(data.get("Modality") or "").strip()
+    modality = modality if modality in CODES else None  # a field that was typed into may hold anything
     shape = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
     voxels = shape[0] * shape[1] * max(1, int(data.get("NumberOfFrames") or 1))
-    kind = modality if modality and modality.isalnum() and len(modality) <= 16 else SILENT
+    kind = modality or SILENT
     if not voxels:
         report = "a structured report" if modality == "SR" else f"a {kind} object" if modality else "a file"
         modality, kind = None, f"{report} without an image"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vlm.experts.colours import colour_rgb
+from vlm.media.deidentify import quiet
 
 NIFTI_COMMENT = 6  # NIfTI extension code for plain text
 
@@ -38,7 +39,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Mask (D, H, W), affine and label names of a file that `save_nifti` wrote (no names for others)."""
     import nibabel
 
-    image = nibabel.load(path)
+    with quiet():
+        image = nibabel.load(path)
     labels = {}
     for extension in image.header.extensions:
         if extension.get_code() == NIFTI_COMMENT:
@@ -67,7 +69,8 @@ def save_dicom_seg(
         raise ImportError("writing DICOM-SEG needs highdicom: pip install 'radio-vlm[experts]'") from error
     mask = mask[None] if mask.ndim == 2 else mask
     _check(mask, labels)
-    data = [pydicom.dcmread(source) for source in sources]
+    with quiet():  # warnings quote the source's header
+        data = [pydicom.dcmread(source) for source in sources]
     shape = (len(data), int(data[0].Rows), int(data[0].Columns)) if data else (0,)
     if mask.shape != shape:
         raise ValueError(f"the mask is {mask.shape} and its source {shape}")
@@ -93,23 +96,24 @@ def save_dicom_seg(
         )
         description.SegmentDescription = f"label {label}"  # segments are numbered 1, 2, ...; labels are not
         descriptions.append(description)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=data,
-        pixel_array=numbered,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
-        series_instance_uid=generate_uid(),
-        series_number=900,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="radio-vlm",
-        manufacturer_model_name=expert,
-        software_versions="1",
-        device_serial_number="0",
-        series_description=f"{expert}, research software, not for clinical use",
-        omit_empty_frames=False,
-    )
-    segmentation.save_as(path)
+    with quiet():
+        segmentation = highdicom.seg.Segmentation(
+            source_images=data,
+            pixel_array=numbered,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=descriptions,
+            series_instance_uid=generate_uid(),
+            series_number=900,
+            sop_instance_uid=generate_uid(),
+            instance_number=1,
+            manufacturer="radio-vlm",
+            manufacturer_model_name=expert,
+            software_versions="1",
+            device_serial_number="0",
+            series_description=f"{expert}, research software, not for clinical use",
+            omit_empty_frames=False,
+        )
+        segmentation.save_as(path)
 
 
 def read_dicom_seg(path: Path) -> tuple[np.ndarray, dict[int, str]]:
@@ -118,12 +122,13 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, dict[int, str]]:
         import pydicom
     except ImportError as error:
         raise ImportError("reading DICOM needs pydicom: pip install 'radio-vlm[medical]'") from error
-    data = pydicom.dcmread(path)
+    with quiet():
+        data = pydicom.dcmread(path)
+        frames = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
     numbers, labels = {}, {}
     for item in data.SegmentSequence:
         label = int(str(item.SegmentDescription).removeprefix("label "))
         numbers[int(item.SegmentNumber)], labels[label] = label, str(item.SegmentLabel)
-    frames = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
     groups = data.PerFrameFunctionalGroupsSequence
     places = [tuple(float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient) for group in groups]
     orientation = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient

@@ -30,7 +30,7 @@ ALLOWED = {
     "Laterality": lambda word: word if word in ("L", "R", "B", "U") else "",
     "BurnedInAnnotation": lambda word: word if word in ("YES", "NO") else "",
 }
-LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "nibabel")
+LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "nibabel", "highdicom")
 
 
 def value(data, key: str):

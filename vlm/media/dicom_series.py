@@ -4,6 +4,7 @@ Series are called by number, in an order that depends on their headers alone: th
 patient's. Files that are no images (reports, masks) are counted, not hidden.
 """
 
+import io
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -90,31 +91,76 @@ def list_series(source) -> tuple[list[Series], tuple[str, ...]]:
 
 
 def read_series(
-    source, series: int | None = None, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS
+    source,
+    series: int | None = None,
+    strict: bool = True,
+    pick: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    outline: bool = False,
 ) -> Volume:
     """A folder (or list of files) of one series -> a volume in RAS orientation, physical values.
 
     Args:
         series: Which, from 1, where the folder holds several.
         strict, pick: As in `vlm.media.slice_order.stack_planes`.
+        outline: Read headers alone; the voxels are zeros that take no memory.
 
     Raises:
         SampleError: those of `list_series`, of `stack_planes` and of the pixels; several_series (the message lists
             them), bad_series, not_a_volume (screenshots, colour pictures), mixed_modalities, too_large.
     """
+    chosen, skipped, folder = _chosen(source, series)
+    if chosen.is_multiframe:
+        volume = read_multiframe(chosen.paths[0], strict, pick, max_voxels, outline)
+        volume.warnings += skipped
+        return volume
+    return to_ras(_stacked(chosen, skipped, folder, strict, pick, max_voxels, outline).volume, folder)
+
+
+@dataclass(frozen=True)
+class StackedSeries:
+    """A series as its files hold it: `volume` not turned to RAS, its axes (column, row, slice); `paths` of its slices
+    in order; `uneven` as in `vlm.media.slice_order.Stack`.
+    """
+
+    volume: Volume
+    paths: tuple[Path, ...]
+    uneven: float
+
+
+def stack_series(source, max_voxels: int = MAX_VOXELS) -> StackedSeries:
+    """As `read_series`, as the files hold it: for masks that are written back onto the slices. Raises SampleError as it
+    does, and not_a_volume for a multi-frame file.
+    """
+    chosen, skipped, folder = _chosen(source, None)
+    if chosen.is_multiframe:
+        message = "a multi-frame file is no series of slices: give the folder of a series"
+        raise SampleError(message, path=folder, reason="not_a_volume")
+    return _stacked(chosen, skipped, folder, True, None, max_voxels)
+
+
+def _chosen(source, series: int | None) -> tuple[Series, tuple[str, ...], Path | None]:
+    """(the series, what was left out, the folder)."""
     found, skipped = list_series(source)
     folder = _folder(source)
     chosen = _choose(found, series, folder)
     if chosen.is_capture:
         message = "secondary captures (screenshots) are no slices: use each as an image"
         raise SampleError(message, path=folder, reason="not_a_volume")
-    if chosen.is_multiframe:
-        volume = read_multiframe(chosen.paths[0], strict, pick, max_voxels)
-        volume.warnings += skipped
-        return volume
+    return chosen, skipped, folder
+
+
+def _stacked(
+    chosen: Series, skipped: tuple[str, ...], folder, strict: bool, pick, max_voxels: int, outline: bool = False
+) -> StackedSeries:
     stack = stack_planes(chosen.planes, folder, strict, pick)
+    paths = tuple(chosen.paths[index] for index in stack.order)
     rows, columns = chosen.planes[0].size
     check_voxels((columns, rows, len(stack.order)), folder, max_voxels)
+    if outline:
+        nothing = np.broadcast_to(np.float32(0), (columns, rows, len(stack.order)))
+        volume = Volume(nothing, stack.affine, chosen.modality, chosen.body_part, chosen.sequence)
+        return StackedSeries(volume, paths, stack.uneven)
     array = np.empty((columns, rows, len(stack.order)), dtype=np.float32)
     facts: dict = {}
     for place, index in enumerate(stack.order):
@@ -123,18 +169,20 @@ def read_series(
         array[:, :, place] = _values(data, 0, (rows, columns), folder, what).T
         if place == len(stack.order) // 2:
             facts = _facts(data, 0)
-    return to_ras(
-        Volume(array, stack.affine, warnings=(*stack.warnings, *facts.pop("notes"), *skipped), **facts), folder
-    )
+    warnings = (*stack.warnings, *facts.pop("notes"), *skipped)
+    return StackedSeries(Volume(array, stack.affine, warnings=warnings, **facts), paths, stack.uneven)
 
 
-def read_multiframe(path, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS) -> Volume:
-    """A multi-frame object (enhanced CT, MR, PET) or a single slice -> a volume in RAS orientation.
+def read_multiframe(
+    source, strict: bool = True, pick: int | None = None, max_voxels: int = MAX_VOXELS, outline: bool = False
+) -> Volume:
+    """A multi-frame object (enhanced CT, MR, PET; path or bytes) or a single slice -> a volume in RAS orientation.
 
     Raises SampleError as `read_series`; no_geometry where the frames do not say where they lie (ultrasound,
     angiography: frames in time).
     """
-    data = open_dicom(path)
+    path = None if isinstance(source, bytes) else source
+    data = open_dicom(io.BytesIO(source) if path is None else path, header_only=outline)
     with guarded("cannot interpret the DICOM file", path, "bad_pixels"):
         if is_capture(data):
             message = "a secondary capture (screenshot) is no volume: use it as an image"
@@ -150,6 +198,10 @@ def read_multiframe(path, strict: bool = True, pick: int | None = None, max_voxe
         stack = stack_planes(planes, path, strict, pick)
         rows, columns = planes[0].size
         check_voxels((columns, rows, len(stack.order)), path, max_voxels)
+        if outline:
+            facts = {key: value for key, value in _facts(data, 0).items() if key != "notes"}
+            nothing = np.broadcast_to(np.float32(0), (columns, rows, len(stack.order)))
+            return to_ras(Volume(nothing, stack.affine, **facts), path)
         array = np.empty((columns, rows, len(stack.order)), dtype=np.float32)
         for place, frame in enumerate(stack.order):
             array[:, :, place] = _values(data, frame, (rows, columns), path, f"frame {frame + 1}").T

@@ -16,7 +16,7 @@ import numpy as np
 from vlm.errors import SampleError
 from vlm.media.deidentify import guarded
 from vlm.media.modality import require_modality
-from vlm.media.volume import MAX_VOXELS, Volume, check_voxels, to_ras
+from vlm.media.volume import MAX_VOXELS, Volume, check_voxels, ras_axes, to_ras
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_OFFSET = 2**24  # bytes of extensions, which are skipped unread
@@ -29,22 +29,31 @@ def is_nifti(source) -> bool:
     return str(source).lower().endswith(SUFFIXES)
 
 
-def read_nifti(path, modality: str | None = None, frame: int | None = None, max_voxels: int = MAX_VOXELS) -> Volume:
-    """A NIfTI file -> a volume in RAS orientation.
+def read_nifti(
+    path,
+    modality: str | None = None,
+    frame: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    outline: bool = False,
+    turn: bool = True,
+) -> Volume:
+    """A NIfTI file (a path, or its bytes) -> a volume in RAS orientation.
 
     Args:
         modality: What it shows ("CT", "MR", ...): the file does not say; without it `Volume.modality` is "".
         frame: Which, from 0, of a 4D file; it may be left out where there is only one.
+        outline: Read the header alone; the voxels are zeros that take no memory.
+        turn: To RAS; without it the axes stay as the file has them.
 
     Raises:
         ImportError: nibabel is not installed.
         SampleError: missing_file, empty_file, not_nifti, too_large, bad_pixels (cut off, colour or complex voxels),
             bad_affine, bad_frame, unknown_modality.
     """
-    volumes = _read(path, modality, frame, max_voxels)
+    volumes = _read(path, modality, frame, max_voxels, outline, turn)
     if len(volumes) > 1:
         message = f"the NIfTI file holds {len(volumes)} volumes (4D): choose one with frame=0 to {len(volumes) - 1}"
-        raise SampleError(message, path=path, reason="bad_frame")
+        raise SampleError(message, path=_name(path), reason="bad_frame")
     return volumes[0]
 
 
@@ -63,18 +72,23 @@ def read_nifti_frames(
     return dict(zip(names, volumes))
 
 
-def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
+def _name(source) -> Path | None:
+    """The path of a file; None for bytes."""
+    return None if isinstance(source, bytes) else Path(os.path.expanduser(source))
+
+
+def _read(source, modality, frame, max_voxels: int, outline: bool = False, turn: bool = True) -> list[Volume]:
     try:
         import nibabel
     except ImportError as error:
         raise ImportError("reading NIfTI files needs nibabel: pip install 'radio-vlm[medical]'") from error
-    path = Path(os.path.expanduser(path))
-    if not path.is_file():
+    path, turned = _name(source), to_ras if turn else _as_stored
+    if path is not None and not path.is_file():
         raise SampleError("NIfTI file does not exist", path=path, reason="missing_file")
-    if path.stat().st_size == 0:
+    if not (source if path is None else path.stat().st_size):
         raise SampleError("NIfTI file is empty", path=path, reason="empty_file")
     code = "" if modality is None else require_modality(modality, "", path)
-    with guarded("cannot read the NIfTI file", path, "not_nifti"), _open(path) as file:
+    with guarded("cannot read the NIfTI file", path, "not_nifti"), _open(source if path is None else path) as file:
         head = _take(file, 540, path, at_least=348)
         header, warnings = _header(nibabel, head, path)
         shape, frames = _shape(header, path)
@@ -90,6 +104,9 @@ def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
                 raise SampleError(message, path=path, reason="bad_frame")
             chosen = range(frame, frame + 1)
         check_voxels((*shape, len(chosen)), path, max_voxels)
+        if outline:
+            nothing = np.broadcast_to(np.float32(0), shape)
+            return [turned(Volume(nothing, _affine(header, path), code), path) for _ in chosen]
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         slope, intercept = _scale(header, path)
         _seek(file, int(header.get_data_offset()) + size * chosen.start, path)
@@ -103,11 +120,18 @@ def _read(path, modality, frame, max_voxels: int) -> list[Volume]:
             found = warnings
             if not np.isfinite(array).all():
                 array, found = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0), (*warnings, "NaN voxels became 0")
-            volumes.append(to_ras(Volume(array, _affine(header, path), code, warnings=found), path))
+            volumes.append(turned(Volume(array, _affine(header, path), code, warnings=found), path))
         return volumes
 
 
-def _open(path: Path):
+def _as_stored(volume: Volume, path) -> Volume:
+    ras_axes(volume.affine, path)  # whose directions can be told
+    return volume
+
+
+def _open(path: Path | bytes):
+    if isinstance(path, bytes):
+        return gzip.open(io.BytesIO(path)) if path[:2] == b"\x1f\x8b" else io.BytesIO(path)
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else open(path, "rb")

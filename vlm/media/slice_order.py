@@ -42,11 +42,14 @@ class Plane:
 
 @dataclass(frozen=True)
 class Stack:
-    """`order`: which planes, from the first slice to the last. `affine` (4, 4): (column, row, slice) -> mm RAS."""
+    """`order`: which planes, from the first slice to the last. `affine` (4, 4): (column, row, slice) -> mm RAS.
+    `uneven`: by how much the distances of slices differ from their median, at most, as a share of it.
+    """
 
     order: tuple[int, ...]
     affine: np.ndarray
     warnings: tuple[str, ...]
+    uneven: float = 0.0
 
 
 def stack_planes(planes: Sequence[Plane], path=None, strict: bool = True, pick: int | None = None) -> Stack:
@@ -76,7 +79,9 @@ def stack_planes(planes: Sequence[Plane], path=None, strict: bool = True, pick: 
     row, column = planes[0].spacing
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = across * column, down * row, step, positions[order[0]]
-    return Stack(tuple(int(i) for i in order), LPS_TO_RAS @ affine, tuple(warnings))
+    gaps = np.diff(heights[order])
+    uneven = float(np.abs(gaps / np.median(gaps) - 1).max()) if len(gaps) else 0.0
+    return Stack(tuple(int(i) for i in order), LPS_TO_RAS @ affine, tuple(warnings), uneven)
 
 
 def plane_name(orientation) -> str:

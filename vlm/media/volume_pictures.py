@@ -16,7 +16,9 @@ from vlm.media.slices import (
     choose_slices,
     choose_window,
     montage,
+    montage_columns,
     neighbour_image,
+    shown_size,
     slice_image,
     take_slice,
 )
@@ -76,6 +78,28 @@ def volume_pictures(
         listed = ", ".join(map(str, numbers))
         return words, [(f"Slices {listed} of {total}, row by row", montage(pictures))]
     return words, [(f"Slice {number} of {total}", picture) for number, picture in zip(numbers, pictures)]
+
+
+def picture_sizes(
+    volume: Volume,
+    slices: int | Sequence[int] = 8,
+    axis: str = "axial",
+    layout: str = "slices",
+    size: int | None = None,
+    max_tokens: int | None = None,
+    num_tokens: Callable[[int, int], int] | None = None,
+) -> list[tuple[int, int]]:
+    """(height, width) of what `volume_pictures` makes, from the shape alone (of slices at the ends that show nothing
+    it may leave out some). Raises SampleError as it does.
+    """
+    total = volume.array.shape[axis_number(axis)]
+    count = min(slices, total) if isinstance(slices, int) else len(_numbers(volume, slices, axis))
+    plan = plan_slices(volume, count, axis, layout, max_tokens, num_tokens)
+    height, width = shown_size(volume, axis, plan.size or size)
+    if layout == "montage":
+        columns = montage_columns(plan.count, height, width)
+        return [(height * -(-plan.count // columns), width * columns)]
+    return [(height, width)] * plan.count
 
 
 def _numbers(volume: Volume, slices, axis: str) -> list[int]:

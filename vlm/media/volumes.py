@@ -31,6 +31,7 @@ def read_volume(
     """Any volume -> `Volume` in RAS orientation, of a known modality.
 
     Args:
+        path: A folder of one or more DICOM series, a DICOM or NIfTI file, or the bytes of a file.
         modality: Needed for NIfTI and for DICOM whose header is silent; a contradiction to the header is refused.
         series: Of a folder with several series: which, from 1. frame: of a 4D NIfTI: which, from 0.
         strict, pick: As in `vlm.media.slice_order.stack_planes`.
@@ -39,18 +40,42 @@ def read_volume(
         SampleError: those of `read_series`, `read_multiframe`, `read_nifti` and `require_modality`; bad_series and
             bad_frame where the file has no such choice.
     """
-    path = Path(os.path.expanduser(path))
-    if not path.is_dir() and series is not None:
-        raise SampleError("series chooses in a folder; this is a file", path=path, reason="bad_series")
-    if frame is not None and not is_nifti(path):
-        raise SampleError("frame chooses in a 4D NIfTI file; this is none", path=path, reason="bad_frame")
-    if path.is_dir():
-        volume = read_series(path, series, strict, pick, max_voxels)
-    elif is_nifti(path):
-        volume = read_nifti(path, None, frame, max_voxels)
-    else:
-        volume = read_multiframe(path, strict, pick, max_voxels)
-    return replace(volume, modality=require_modality(modality, volume.modality, path))
+    volume = read_unnamed(path, series, frame, strict, pick, max_voxels)
+    return replace(volume, modality=require_modality(modality, volume.modality, name_of(path)))
+
+
+def read_unnamed(
+    path,
+    series: int | None = None,
+    frame: int | None = None,
+    strict: bool = True,
+    pick: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    outline: bool = False,
+) -> Volume:
+    """As `read_volume`; `Volume.modality` is "" where the file is silent. For looking and counting, not for prompts.
+
+    Args:
+        outline: Read headers alone; the voxels are zeros that take no memory.
+    """
+    name = name_of(path)
+    is_folder = name is not None and name.is_dir()
+    nifti = path[128:132] != b"DICM" if name is None else is_nifti(name) and not is_folder
+    if series is not None and not is_folder:
+        raise SampleError("series chooses in a folder; this is a file", path=name, reason="bad_series")
+    if frame is not None and not nifti:
+        raise SampleError("frame chooses in a 4D NIfTI file; this is none", path=name, reason="bad_frame")
+    source = path if name is None else name
+    if is_folder:
+        return read_series(source, series, strict, pick, max_voxels, outline)
+    if nifti:
+        return read_nifti(source, None, frame, max_voxels, outline)
+    return read_multiframe(source, strict, pick, max_voxels, outline)
+
+
+def name_of(source) -> Path | None:
+    """The path of a source; None for bytes and for several files."""
+    return None if isinstance(source, (bytes, Mapping)) else Path(os.path.expanduser(source))
 
 
 def read_channels(

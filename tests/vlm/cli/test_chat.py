@@ -194,6 +194,9 @@ def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, monkeypatch, ca
         (["--expert-log", "calls.jsonl"], "need --experts"),
         (["--expert-feedback", "overlay"], "need --experts"),
         (["--experts", "--expert-log", "."], "--expert-log: cannot write ."),
+        (["--expert-weights", "."], "need --experts"),
+        (["--experts", "--expert-weights", "nowhere"], "--expert-weights: no folder nowhere"),
+        (["--expert", "FINDINGS", "--expert-weights", "."], "--expert FINDINGS cannot be used here: no weights"),
     ],
 )
 def test_expert_options_that_cannot_work(folder, capsys, words, message):

@@ -28,3 +28,16 @@ def test_a_download_happens_only_when_asked_for(capsys, monkeypatch):
 def test_what_cannot_be_downloaded_is_said(capsys, name, said):
     assert main(["experts", "--download", name]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_weights_of_a_folder_count(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    words = ["experts", "--expert-weights", str(tmp_path)]
+    assert main(words) == 0 and "no weights" in capsys.readouterr().out.split("<FINDINGS")[1].split("\n\n")[0]
+    folder = tmp_path / get_expert("FINDINGS").weights_name
+    folder.mkdir()
+    for name in ("model.safetensors", "card.json"):
+        (folder / name).touch()
+    assert main(words) == 0 and "can be used here" in capsys.readouterr().out.split("<FINDINGS")[1].split("\n\n")[0]
+    assert main(["experts", "--expert-weights", str(tmp_path / "none")]) == 2
+    assert "--expert-weights: no folder" in capsys.readouterr().err

@@ -65,6 +65,20 @@ def test_what_cannot_run_is_not_offered_unless_asked_for(bare):
     assert list(ExpertSession(["VISTA3D"]).cards) == ["VISTA3D"]
 
 
+@pytest.mark.parametrize("name", [name for name in expert_names() if get_expert(name).weights_name])
+def test_weights_are_looked_for_in_the_folder_given(bare, tmp_path, name, monkeypatch):
+    """Its own place counts where the folder holds nothing for it."""
+    expert = get_expert(name)
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: object())
+    assert weights.why_not(expert, tmp_path / "given") == expert.unavailable()
+    (tmp_path / "given" / expert.weights_name).mkdir(parents=True)
+    said = weights.why_not(expert, tmp_path / "given")
+    assert str(tmp_path / "given" / expert.weights_name) in said and said != expert.unavailable()
+    with pytest.raises(ExpertError, match="cannot be used here"):
+        weights.open_expert(expert, tmp_path / "given")
+    assert weights.why_not(get_expert("LESIONS"), tmp_path) is None and list(ExpertSession(weights=tmp_path).cards)
+
+
 def test_importing_the_experts_needs_and_loads_nothing_heavy():
     code = (
         "import sys\n"

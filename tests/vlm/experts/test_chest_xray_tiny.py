@@ -63,6 +63,35 @@ def test_a_session_offers_it_for_x_rays_and_runs_it(trained, tmp_path):
     assert transcript.calls[0].text == "cardiomegaly: yes\neffusion: yes\nnodule: yes"
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_session_is_told_where_the_weights_lie(trained, tmp_path, isolation, monkeypatch):
+    """And can be asked for one finding; another folder's weights are not found."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / ChestXrayTiny.weights_name).symlink_to(trained[0])
+    item = random_xray(random.Random(2), random_patient(random.Random(2)), dict.fromkeys(LABELS, True))
+    write_dicom(tmp_path / "a.dcm", render(item, 0), "t", 0)
+    content = [{"type": "image", "image": str(tmp_path / "a.dcm")}, {"type": "text", "text": "Fluid?"}]
+    script = iter(["<FINDINGS(effusion)>", "<FINDINGS(fracture)>", "yes"])
+    with ExpertSession(weights=tmp_path, isolation=isolation) as session:
+        assert "FINDINGS" in session.cards and "FINDINGS" not in ExpertSession().cards
+        transcript = session.run(lambda batch: [next(script)], [{"role": "user", "content": content}])
+    asked, unknown = transcript.calls
+    assert asked.ok and asked.text == "effusion: yes" and list(asked.result.findings["probabilities"]) == ["effusion"]
+    assert not unknown.ok and "unknown argument fracture; FINDINGS takes cardiomegaly, effusion" in unknown.text
+
+
+def test_arguments_choose_the_findings(trained, tmp_path):
+    item = random_xray(random.Random(2), random_patient(random.Random(2)), dict.fromkeys(LABELS, True))
+    write_dicom(tmp_path / "a.dcm", render(item, 0), "t", 0)
+    expert = ChestXrayTiny(trained[0])
+    everything = expert.run(tmp_path / "a.dcm", ()).findings["probabilities"]
+    two = expert.run(tmp_path / "a.dcm", ("nodule", "cardiomegaly"))
+    assert two.text == "cardiomegaly: yes\nnodule: yes", "in the fixed order"
+    assert two.findings["probabilities"] == {name: everything[name] for name in ("cardiomegaly", "nodule")}
+    with pytest.raises(ExpertError, match="unknown argument fracture"):
+        expert.check(("fracture",))
+
+
 def test_the_folder_says_what_it_is(trained, tmp_path):
     card = json.loads((trained[0] / "card.json").read_text())
     assert card["labels"] == list(LABELS) and "synthetic" in card["data"] and "not for clinical use" in card["notice"]

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from training.data.check.fingerprint import fingerprint
@@ -31,7 +32,8 @@ DRAFT = (256, 256)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is known of an image. `key`: 63 bits of its path or bytes; sizes in pixels, upright."""
+    """What is known of an image. `key`: 63 bits of its path or bytes (of a volume: its voxels); sizes in pixels,
+    upright."""
 
     key: int
     width: int
@@ -77,6 +79,8 @@ class MediaCheck:
         kind = item["type"]
         if kind == "image":
             return [self._image(value, key)]
+        if kind == "volume":
+            return [self._volume({**item, kind: value})]
         if kind == "video":
             if isinstance(value, (str, bytes)):
                 between = {name: item[name] for name in ("start", "end") if item.get(name) is not None}
@@ -93,6 +97,22 @@ class MediaCheck:
         image = load_image(value)
         if not isinstance(value, (str, bytes)):
             key = _hash(image.tobytes())
+        return Picture(key, image.width, image.height, fingerprint(image) if self.fingerprints else None)
+
+    def _volume(self, item: dict[str, Any]) -> Picture:
+        """The slice in the middle of what a volume shows. It is read at every level: what its slices hold decides which
+        are shown. Two copies of the same voxels are one file, whatever they are called."""
+        from vlm.media.volume_items import item_pictures, item_volumes
+        from vlm.prompt_volumes import checked_item
+
+        item = {name: one for name, one in checked_item(item).items() if name != "max_tokens"}  # the model's to count
+        volumes, digest = item_volumes(item), hashlib.blake2b(digest_size=8)
+        _, pictures = item_pictures(item, volumes=volumes)[0]
+        image = pictures[len(pictures) // 2][1]
+        for volume in volumes:
+            digest.update(f"{volume.array.shape} {(volume.affine.round(3) + 0.0).tolist()}".encode())
+            digest.update(np.ascontiguousarray(volume.array).data)
+        key = int.from_bytes(digest.digest(), "little") >> 1
         return Picture(key, image.width, image.height, fingerprint(image) if self.fingerprints else None)
 
     def _header(self, value: str | bytes) -> Image.Image | None:
@@ -119,6 +139,15 @@ class MediaCheck:
                 part["image"].open() if self.level == "full" else part["image"].size()
 
 
+def shown_slices(item: dict[str, Any], processor: Any = None) -> list[Image.Image]:
+    """The pictures of a volume item, its medium resolved; within its `max_tokens` where there is a processor."""
+    from vlm.media.volume_items import item_pictures
+
+    item = {name: one for name, one in item.items() if one is not None and (processor or name != "max_tokens")}
+    counter = getattr(processor, "num_image_tokens", None)
+    return [picture for _, pictures in item_pictures(item, counter) for _, picture in pictures]
+
+
 def _draft(image: Image.Image, value: str | bytes) -> Image.Image:
     """The picture decoded for a fingerprint; a JPEG at the smallest size its decoder offers. Raises SampleError."""
     try:
@@ -136,9 +165,10 @@ def _result(found: list[Picture] | SampleError) -> list[Picture]:
 
 def medium_key(item: dict[str, Any], value: Any) -> tuple | None:
     """What a medium is remembered under: (63 bits of path or bytes, kind, options); None for objects in memory."""
-    if not isinstance(value, (str, bytes)):
+    if not isinstance(value, (str, bytes, dict)):
         return None
     options = {key: item[key] for key in item if key not in ("type", item["type"])}
+    value = repr(value) if isinstance(value, dict) else value  # the channels of an MRI
     data = value.encode(errors="surrogateescape") if isinstance(value, str) else value
     return _hash(data), item["type"], repr(options)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from training.data.check.media import shown_slices
 from training.data.check.report import Report
 from training.data.check.run import Job
 from training.data.dataset import measure_sample
@@ -49,7 +50,7 @@ def previews(report: Report, jobs: Sequence[Job], processor: Any, count: int) ->
             try:
                 sample = source[row]
                 one = Preview(source.name, source.where(row), sample.id)
-                one.images = [sample.resolve(value) for kind, value in sample.media() if kind == "image"]
+                one.images = _pictures(sample, processor)
                 if processor is None:
                     one.segments = _plain(sample)
                 else:
@@ -60,6 +61,18 @@ def previews(report: Report, jobs: Sequence[Job], processor: Any, count: int) ->
             except SampleError:  # found by nobody before: its media changed, or only its header was read
                 continue
             found.append(one)
+    return found
+
+
+def _pictures(sample: Sample, processor: Any) -> list[Any]:
+    """What readers of pictures open: the images, and the slices that its volumes show."""
+    found = []
+    for item in sample.media_items():
+        kind = item["type"]
+        if kind == "image":
+            found.append(sample.resolve(item[kind]))
+        elif kind == "volume":
+            found += shown_slices({**item, kind: sample.resolve(item[kind], kind)}, processor)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from training.data.check.media import shown_slices
 from training.data.check.problems import ProblemLog
 from training.data.check.repeats import Pair, Place, Repeats
 from training.data.check.tally import Tally
@@ -35,6 +36,7 @@ class SourceReport:
     images: int = 0
     videos: int = 0
     documents: int = 0
+    volumes: int = 0
     text_only: int = 0
     turns: int = 0
     max_length: int | None = None
@@ -49,7 +51,7 @@ class SourceReport:
     def count(self, tally: Tally) -> None:
         """Takes the figures over from a tally."""
         self.samples, self.bad = len(tally), sum(tally.bad)
-        for name in ("images", "videos", "documents", "text_only", "turns"):
+        for name in ("images", "videos", "documents", "volumes", "text_only", "turns"):
             setattr(self, name, getattr(tally, name))
         for name in ("tokens", "characters", "answer_characters"):
             setattr(self, name, distribution(tally.known(name)))
@@ -114,7 +116,18 @@ class Report:
     def resolved(self, place: Place) -> Any:
         """The medium of a place as readers open it: an absolute path or bytes. Raises SampleError."""
         sample = self.opened[place.source][place.row]
-        return sample.resolve(list(sample.media())[place.number][1])
+        kind, reference = list(sample.media())[place.number]
+        return sample.resolve(reference, kind)
+
+    def picture(self, place: Place) -> Any:
+        """As `resolved`; of a volume the slice in the middle. Raises SampleError."""
+        sample = self.opened[place.source][place.row]
+        item = list(sample.media_items())[place.number]
+        value = self.resolved(place)
+        if item["type"] != "volume":
+            return value
+        shown = shown_slices({**item, "volume": value})
+        return shown[len(shown) // 2]
 
     def pair(self, pair: Pair) -> dict[str, Any]:
         """A pair in words."""

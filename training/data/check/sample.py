@@ -21,7 +21,7 @@ class Finding:
         id_key, content_key: 63 bits of the id, and of the whole conversation with the names of its media; 0: unread.
         tokens, trained: None without a processor, or when it could not be encoded.
         characters, answer_characters: Of all text, and of the assistant's.
-        pictures: Of every image item: (its number among the media items, Picture).
+        pictures: Of every image item and volume: (its number among the media items, Picture).
     """
 
     errors: list[tuple[str | None, str, str, str | None]] = field(default_factory=list)
@@ -30,6 +30,7 @@ class Finding:
     images: int = 0
     videos: int = 0
     documents: int = 0
+    volumes: int = 0
     turns: int = 0
     tokens: int | None = None
     trained: int | None = None
@@ -91,7 +92,7 @@ class SampleCheck:
             kind = item["type"]
             setattr(finding, f"{kind}s", getattr(finding, f"{kind}s") + 1)
             try:
-                value = sample.resolve(item[kind])
+                value = sample.resolve(item[kind], kind)
                 pictures = self.media(item, value)
             except SampleError as error:
                 errors.append(error)

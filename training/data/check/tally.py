@@ -44,6 +44,7 @@ class Tally:
     images: int = 0
     videos: int = 0
     documents: int = 0
+    volumes: int = 0
     text_only: int = 0
     turns: int = 0
 
@@ -66,8 +67,9 @@ class Tally:
         self.images += finding.images
         self.videos += finding.videos
         self.documents += finding.documents
+        self.volumes += finding.volumes
         self.turns += finding.turns
-        self.text_only += not (finding.images or finding.videos or finding.documents)
+        self.text_only += not any((finding.images, finding.videos, finding.documents, finding.volumes))
         for number, picture in finding.pictures:
             self.picture_keys.append(picture.key)
             self.picture_rows.append(row)

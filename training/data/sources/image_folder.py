@@ -1,6 +1,6 @@
-"""A folder of pictures (videos, PDF files) with words beside them: `a.jpg` with `a.txt` (a caption) or `a.json` (a
-record of any shape), in any sub-folder; or with one `metadata.csv` whose column `file_name` names the picture, as
-Hugging Face image folders have it. (`metadata.jsonl` is read by the jsonl source.)
+"""A folder of pictures (videos, PDF files, NIfTI volumes) with words beside them: `a.jpg` with `a.txt` (a caption) or
+`a.json` (a record of any shape), in any sub-folder; or with one `metadata.csv` whose column `file_name` names the
+picture, as Hugging Face image folders have it. (`metadata.jsonl` is read by the jsonl source.)
 """
 
 import csv
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.data.media_names import has_words, kind_of, lists_media, with_media
+from training.data.media_names import has_words, kind_of, lists_media, stem_of, with_media
 from training.data.sample import Sample, resolve_media
 from training.data.sources.json_records import FOLDER_FILES
 from training.data.sources.registry import DataError, Source, register_source
@@ -53,7 +53,7 @@ class ImageFolderSource(Source):
         names = [entry.name for entry in os.scandir(path) if entry.is_file()]
         if any(name.endswith(DATA_SUFFIXES) for name in names):
             return False
-        stems = {name.rpartition(".")[0] for name in names if kind_of(name)}
+        stems = {stem_of(name) for name in names if kind_of(name)}
         if any(name.endswith(".json") and name.removesuffix(".json") not in stems for name in names):
             return False  # a table of records that other sources read
         return any(True for _ in _media_below(path, LOOKED_AT))
@@ -87,7 +87,7 @@ class ImageFolderSource(Source):
 
     def _beside(self, name: str) -> Any:
         """The record of a picture: its .json, with the .txt as caption where the .json has no words."""
-        stem, record = os.path.splitext(name)[0], {}
+        stem, record = stem_of(name), {}
         if (self.folder / f"{stem}.json").is_file():
             record = json.loads(self._read(f"{stem}.json"))
         if isinstance(record, dict) and not has_words(self.renamed(record)) and (self.folder / f"{stem}.txt").is_file():
@@ -115,7 +115,8 @@ def _media_below(folder: Path, most: int | None = None):
 
 
 def _side_car(picture: Path) -> Path | None:
-    return next((path for suffix in SIDE_CARS if (path := picture.with_suffix(suffix)).is_file()), None)
+    stem = stem_of(picture.name)
+    return next((path for suffix in SIDE_CARS if (path := picture.with_name(stem + suffix)).is_file()), None)
 
 
 def _csv_rows(path: Path) -> list[tuple[int, dict[str, str]]]:

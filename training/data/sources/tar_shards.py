@@ -1,8 +1,9 @@
 """Tar shards as WebDataset writes them: members that share a name up to the first dot are one sample.
 
 `000012.json` (a record of any shape), `000012.txt` (a caption) or `000012.cls` (a class) with `000012.jpg`, `.png`,
-`.mp4`, `.pdf`; several media of a sample are `000012.0.jpg`, `000012.1.jpg`. Samples are read in any order by their
-place in the file (see training.data.tar_index); media are handed on as bytes.
+`.mp4`, `.pdf`, `.nii.gz`; several media of a sample are `000012.0.jpg`, `000012.1.jpg`. Samples are read in any order
+by their place in the file (see training.data.tar_index); media are handed on as bytes. A shard holds no folders: a
+volume is one NIfTI or multi-frame DICOM file, or one file a channel.
 """
 
 import json
@@ -166,9 +167,11 @@ class TarShardsSource(Source):
             whole = f"{key}.{name}"
             places |= dict.fromkeys((name, whole, whole.rpartition("/")[2]), member)
 
-        def found(value: Any) -> Any:
+        def found(value: Any, is_volume: bool = False) -> Any:
             if isinstance(value, list):
-                return [found(one) for one in value]
+                return [found(one, is_volume) for one in value]
+            if is_volume and isinstance(value, dict):  # {channel: member}
+                return {channel: found(one, is_volume) for channel, one in value.items()}
             if not isinstance(value, str):
                 return value
             member = places.get(value.lower(), places.get(value))
@@ -177,20 +180,26 @@ class TarShardsSource(Source):
             if member is None:
                 there = ", ".join(f"{key}.{name}" for _, name, _ in media) or "none"
                 message = f"the record names {value!r}, which is no member of its sample; media there: {there}"
+                if is_volume:
+                    message += ". A shard holds no folders: a volume is one NIfTI or multi-frame DICOM file in it"
                 raise RecordError(message, "missing_file")
             return medium(index, member)
 
-        def item(one: Any) -> Any:
+        def item(one: Any, is_volume: bool = False) -> Any:
             if not isinstance(one, dict):
-                return found(one)
-            return {**one, **{name: found(one[name]) for name in (*MEDIA_KEYS, "path") if name in one}}
+                return found(one, is_volume)
+            if not {"type", *MEDIA_KEYS, "path"} & set(one):
+                return found(one, is_volume=True)
+            is_volume = one.get("type") == "volume" or "volume" in one
+            return {**one, **{name: found(one[name], is_volume) for name in (*MEDIA_KEYS, "path") if name in one}}
 
         record = dict(record)
-        for keys in MEDIA_KEYS.values():
+        for kind, keys in MEDIA_KEYS.items():
             for name in keys:
                 if record.get(name) is not None:
-                    value = record[name]
-                    record[name] = [item(one) for one in value] if isinstance(value, list) else item(value)
+                    value, is_volume = record[name], kind == "volume"
+                    several = isinstance(value, list)
+                    record[name] = [item(one, is_volume) for one in value] if several else item(value, is_volume)
         if isinstance(record.get("messages"), list):
             record["messages"] = [
                 {**turn, "content": [item(one) if isinstance(one, dict) else one for one in turn["content"]]}
