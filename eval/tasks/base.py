@@ -66,6 +66,8 @@ class Task:
     video: Mapping[str, Any] = {}  # max_frames, fps; empty: as the processor says
     controls: tuple[str, ...] = ()
     controls_by_default = True
+    medical = False
+    """About images of patients: a results file says so, and pages made of it begin with a notice."""
     figures_by_kind: tuple[str, ...] = ()
     """Figures shown for every kind, headline first; empty: the headline alone."""
 
@@ -89,6 +91,7 @@ class Task:
             "max_new_tokens": decoding.max_new_tokens,
             "stop": list(decoding.stop),
             "video": {**self.video, **options.video},
+            **({"medical": True} if self.medical else {}),
         }
 
     def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:
