@@ -13,6 +13,7 @@ from typing import Any
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG
 from eval.report.expert_pictures import Marked, marked_file
 from eval.report.pictures import data_uri
+from eval.report.row_files import expert_file
 from eval.report.samples import short, verdict
 from eval.table import label
 
@@ -24,6 +25,7 @@ CONTROLS = {
     EXPERT_WRONG: "Control: the expert read another patient’s image",
 }
 THUMB = 176
+MOST_SHOWN = 3
 
 
 def is_conversation(row: Row) -> bool:
@@ -58,14 +60,18 @@ def _shown(row: Row) -> str:
     if not row["media"]:
         return ""
     call = next((call for call in reversed(row["calls"] or []) if call.get("ok")), None)
-    path = str((call or {}).get("file") or row["media"][-1])
+    path = expert_file(row, (call or {}).get("file")) or str(row["media"][-1])
     try:
         found = marked_file(path, call)
+        others = [] if call else [marked_file(str(other), None) for other in row["media"][:-1][:MOST_SHOWN]]
     except Exception as error:  # a missing or broken file costs its picture, not the page
         logger.warning("no picture for %s: %s", row["id"], type(error).__name__)
         return '<div class="shown">picture not available</div>'
-    place = f", {found.place}" if found.place else ""
-    pictures = [_figure(found, f"what the model saw{place}", False)]
+    seen = "what the model saw" if path in row["media"] else "what the expert read"
+    caption = ", ".join(filter(None, [seen, found.place]))
+    pictures = [*(_figure(other, other.place, False) for other in others), _figure(found, caption, False)]
+    if left := len(row["media"]) - 1 - len(others):
+        found.note = ". ".join(filter(None, [found.note, f"{left} more picture{'s' * (left != 1)} shown"]))
     if found.marked is not None:
         pictures.append(_figure(found, f"what {escape(call['name'])} marked", True))
     return f'<div class="slices">{"".join(pictures)}</div>{_legend(found, str((call or {}).get("text") or ""))}'
@@ -141,10 +147,11 @@ def _control(row: Row) -> str:
 def _other(row: Row) -> str:
     """The other patient's slice with its regions, small."""
     call = next((call for call in row.get("calls") or [] if call.get("ok")), None)
-    if row["control"] != EXPERT_WRONG or call is None or not call.get("file"):
+    path = expert_file(row, (call or {}).get("file"))
+    if row["control"] != EXPERT_WRONG or path is None:
         return ""
     try:
-        found = marked_file(str(call["file"]), call)
+        found = marked_file(path, call)
     except Exception as error:  # as above
         logger.warning("no picture for the control of %s: %s", row["id"], type(error).__name__)
         return ""

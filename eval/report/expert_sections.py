@@ -35,10 +35,9 @@ def worth(results: Sequence[Result]) -> str:
         rows = [_whisker(share, most) for share in one.shares]
         groups.append((title, rows))
         said = expert_tables.disagreement(one.result, one.task)
-        if said is not None and (one.result.label, one.task) not in seen:
+        if said and (one.result.label, one.task) not in seen:
             seen.add((one.result.label, one.task))
-            notes.append(f"{label(one.task)}{who}: with the wrong expert the model said in {100 * said:.0f} % of the "
-                         "answers that image and expert disagree.")  # fmt: skip
+            notes.append(f"{label(one.task)}{who}: {said}.")
     if not groups:
         return ""
     drawing = two_sizes(*(whiskers(groups, name="With and without the expert", layout=of) for of in (WIDE, NARROW)))
@@ -132,6 +131,8 @@ def calibration(results: Sequence[Result]) -> str:
                 f"{name} {figure_text(figures[key], places=3)}" for key, name in named if figures.get(key) is not None
             ]
             number = sum(int(one.get("count") or 0) for one in found["bins"])
+            if found.get("mass") is not None:
+                words.append(f"p(yes) + p(no) {found['mass']:.2f} on average")
             who = f", {escape(result.label)}" if len(results) > 1 else ""
             caption = f"<b>{escape(label(task))}</b>{who}, {number} answers"
             caption += f"<br>{escape(', '.join(words))}" if words else ""

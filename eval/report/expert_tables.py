@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG
 from eval.report.confusion import Confusion, YesNo, share_text
-from eval.report.result_tables import Table, task_keys
+from eval.report.result_tables import Table, interval_of, task_keys
 from eval.results_file import Result, Row
 from eval.table import figure_text, label
 
@@ -71,10 +71,15 @@ def _share(rows: Sequence[Row], metric: str, control: str | None) -> Share:
     return Share(control, found.value, ends, len(rows))
 
 
-def disagreement(result: Result, task: str) -> float | None:
-    """How often the model said that image and expert disagree, where the expert read another image."""
-    value = result.tasks.get(task, {}).get(DISAGREEMENT)
-    return float(value) if isinstance(value, (int, float)) else None
+def disagreement(result: Result, task: str) -> str:
+    """How often the model said that image and expert disagree, in words; empty where nobody counted."""
+    figures = result.tasks.get(task, {})
+    wrong, right = (figures.get(name) for name in (DISAGREEMENT, f"{DISAGREEMENT}_as_asked"))
+    if wrong is None:
+        return ""
+    ends = interval_of(result, task, DISAGREEMENT)
+    words = f"with the wrong expert {figure_text(wrong, ends, 3)} of the answers say that image and expert disagree"
+    return words + (f", with the right one {figure_text(right, None, 3)}" if right is not None else "")
 
 
 def worth_table(results: Sequence[Result]) -> Table:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.notice import medical_tasks
+from eval.report.row_files import files_of
 from eval.results_file import Result, Row
 
 KEPT = ("media", "group", "expert_file", "shown", "file", "input_hash", "scores", "kind", "kinds", "task", "control")
@@ -73,7 +74,7 @@ class Patients:
 
 def everyone(results: Sequence[Result]) -> Patients:
     """Whoever is in the files of the medical tasks."""
-    return _everyone(read_headers(file for row in _medical_rows(results) for file in _files(row)))
+    return _everyone(read_headers(file for row in _medical_rows(results) for file in files_of(row)))
 
 
 def without_patients(results: Sequence[Result]) -> list[Result]:
@@ -82,7 +83,7 @@ def without_patients(results: Sequence[Result]) -> list[Result]:
     if not medical:
         return list(results)
     rows = _medical_rows(results)
-    headers = read_headers(file for row in rows for file in _files(row))
+    headers = read_headers(file for row in rows for file in files_of(row))
     all_of_them = _everyone(headers)
     names = _names(rows, headers)
     cleaned = []
@@ -118,14 +119,7 @@ def read_headers(files: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _patients(row: Row, headers: Headers) -> Patients:
-    return Patients(name for file in _files(row) for name in headers[file])
-
-
-def _files(row: Row) -> list[str]:
-    """All image files that a row is about, the wrong expert's too."""
-    others = [row.get("expert_file"), *(call.get("file") for call in row.get("calls") or [])]
-    shown = row.get("shown") or []
-    return [str(file) for file in [*row.get("media", []), *shown, *others] if file]
+    return Patients(name for file in files_of(row) for name in headers[file])
 
 
 def _names(rows: Sequence[Row], headers: Headers) -> dict[str, str]:

@@ -25,6 +25,7 @@ def markdown(results: Sequence[Result]) -> str:
         _part("Figures", tables.figures_table(results)),
         _part("By kind of question", tables.kinds_table(results)),
         _part("With and without the expert", expert_tables.worth_table(results)),
+        _doubts(results),
         *_confusions(results),
         _part("Calibration", expert_tables.calibration_table(results)),
     ]
@@ -46,6 +47,17 @@ def _part(title: str, table: tables.Table) -> str:
         for kind, cells in zip(table.kinds, table.rows)
     ]  # fmt: skip
     return f"## {title}\n\n{markdown_table(table.head, rows)}"
+
+
+def _doubts(results: Sequence[Result]) -> str:
+    """How often answers say that image and expert disagree."""
+    lines = []
+    for task in medical_tasks(results):
+        for result in results:
+            who = f"{task}, {result.label}" if len(results) > 1 else task
+            if words := expert_tables.disagreement(result, task):
+                lines.append(f"- {markdown_text(f'{who}: {words}')}\n")
+    return "".join(lines)
 
 
 def _confusions(results: Sequence[Result]) -> list[str]:

@@ -168,8 +168,9 @@ def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.I
         return video_frames(path, video)
     if call := next((call for call in reversed(row.get("calls") or []) if call.get("ok")), None):
         from eval.report.expert_pictures import marked_file
+        from eval.report.row_files import expert_file
 
-        found = marked_file(path, call)
+        found = marked_file(expert_file(row, call.get("file")) or path, call)
         return [found.marked or found.plain]
     return [still(path)]
 

@@ -60,14 +60,13 @@ class Task:
 
     name = ""
     key = ""
+    medical = False  # about patients: a results file says so, and pages made of it begin with a notice
     metrics: tuple[str, ...] = ("exact_match",)
     max_new_tokens = 32
     stop: tuple[str, ...] = ()
     video: Mapping[str, Any] = {}  # max_frames, fps; empty: as the processor says
     controls: tuple[str, ...] = ()
     controls_by_default = True
-    medical = False
-    """About images of patients: a results file says so, and pages made of it begin with a notice."""
     figures_by_kind: tuple[str, ...] = ()
     """Figures shown for every kind, headline first; empty: the headline alone."""
 

@@ -9,6 +9,7 @@ from eval.report.calibration_chart import LARGEST, reliability
 from eval.report.expert_pictures import marked_file
 from eval.report.notice import is_medical, medical_tasks
 from eval.report.results_page import main
+from eval.report.row_files import files_of
 from eval.results import write_json
 from eval.results_file import read_results
 from tests.helpers.balanced_html import Balanced
@@ -71,7 +72,8 @@ def test_with_and_without(folder, pages):
     ]  # fmt: skip
     html, words = pages
     assert "ct, 8 questions that want an expert" in html and "wrong expert (4 of them)" in html
-    assert "in 25 % of the answers that image and expert disagree" in html
+    assert "ct: with the wrong expert 0.250 of the answers say that image and expert disagree." in html
+    assert "- ct: with the wrong expert 0.250 of the answers" in words
     assert "| ct, questions that want an expert | 8 | 0.625 \\[0.250–0.875\\] | 0.500 \\[" in words
 
 
@@ -146,6 +148,31 @@ def test_volumes_show_the_slice_with_most_of_the_mask(folder, monkeypatch):
     assert "what the model saw, slice 3 of 4" in html and "what SLAB marked spleen “a slab” 2 more on other" in html
     plain = talk("v", "side", "left", "left", "SLAB", folder / "series")
     assert "slice 3 of 4" in text_of(expert_card.expert_card(plain)), "the middle, where nothing is marked"
+
+
+def test_files_are_found_as_rows_name_them(folder, tmp_path):
+    """Below the folder of the data, as results name them; a digest leads to no file."""
+    (tmp_path / "dicom").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / "dicom" / name).write_bytes((folder / name).read_bytes())
+    own, other = tmp_path / "dicom" / "1.dcm", tmp_path / "dicom" / "2.dcm"
+    one = talk("s", "side", "left", "left", "LESIONS", own, [call("dicom/1.dcm", "1 lesion")])
+    wrong = talk("s", "side", "left", "left", "LESIONS", own, [call("dicom/2.dcm", "2 lesions")], "expert_wrong")
+    lost = talk("s", "side", "left", "left", "LESIONS", own, [call("0123456789abcdef", "x")], "expert_wrong")
+    assert files_of(one) == [str(own)] and files_of(wrong) == [str(own), str(other)] and files_of(lost) == [str(own)]
+    assert expert_card.expert_card(one, [wrong]).count("<img") == 3, "its own, the regions, the other patient's"
+    assert expert_card.expert_card(one, [lost]).count("<img") == 2
+
+
+def test_pictures_beside_their_volume(folder):
+    """The model saw pictures, the expert read the volume that they were taken from."""
+    pictures = [str(folder / f"{n}.dcm") for n in (1, 2, 3)]
+    plain = talk("v", "side", "left", "left", "LESIONS", folder / "3.dcm") | {"media": pictures}
+    html = expert_card.expert_card(plain)
+    assert html.count("<img") == 3
+    called = plain | {"calls": [call(folder / "2.dcm", "2 lesions")], "media": pictures[:1] + pictures[2:]}
+    words = text_of(expert_card.expert_card(called))
+    assert "what the expert read what LESIONS marked" in words and "1 more picture shown" in words
 
 
 def test_the_reliability_diagram(pages):

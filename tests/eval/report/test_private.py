@@ -35,11 +35,12 @@ def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plant") / "zebrowski-annabel" / "mrn_4711_88"
     mine = write_slice(folder / "Zebrowski_19530617.dcm", 2, 3, **PATIENT)
     other = write_slice(folder / "featherstonehaugh" / "HX90125.dcm", 3, 4, **OTHER)
+    below = str(other.relative_to(folder))  # as results name what an expert read
     leak = f"2 lesions of Annabel Zebrowski (MRN-4711-88), born 19530617, in {mine}"
     rows = [
         talk("MRN-4711-88", "side", "right", leak, "LESIONS", mine, [call(mine, leak)]),
-        talk("MRN-4711-88", "side", "right", "Basil", "LESIONS", mine, [call(other, "of Featherstonehaugh^Basil")],
-             "expert_wrong", donor="HX-90125", expert_file=str(other)),
+        talk("MRN-4711-88", "side", "right", "Basil", "LESIONS", mine, [call(below, "of Featherstonehaugh^Basil")],
+             "expert_wrong", donor="HX-90125", expert_file=below),
         talk("mrn471188-b", "side", "right", "left", "LESIONS", mine, [call(mine, f"no {mine}", ok=False)]),
         talk("HX-90125", "side", "left", "left", "LESIONS", other),
         talk("plain", "side", "left", "", None, mine, error=f"OSError: cannot read {mine} of ZEBROWSKI^ANNABEL Q"),
