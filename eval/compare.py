@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.comparison_text import render_markdown, render_text
     from eval.page_path import checked_page_path
     from eval.report.compare_page import compare_page
+    from eval.report.private import without_patients
     from eval.results_file import read_several
 
     try:
@@ -46,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--first must not be negative, not {args.first}")
         if args.out:
             checked_page_path(args.out, [args.a, args.b])
-        comparison = compare(*read_several([args.a, args.b]), args.metric)
+        pair = without_patients(read_several([args.a, args.b]))
+        comparison = compare(*pair, args.metric)
         text = (render_markdown if args.markdown else render_text)(comparison, args.first)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from projectors.components import num_tokens
+from vlm.notice import NOTICE
 
 # What a base's name says about its weights: (pattern, hub licence id, sentence). First match wins. Case matters: hub
 # names are written `C-RADIOv4-H`, `RADIO-L`, `E-RADIO`, releases and their files `c-radio_v4-h`, `radio_v2.5-l`; a
@@ -109,6 +110,12 @@ def kinds_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def asks_experts(results: dict[str, Any]) -> bool:
+    """Whether the model was measured with experts on call: some stage's figures say how it called them."""
+    stages = (results.get("stages") or {}).values()
+    return any("trigger_recall" in (figures or {}) for stage in stages for figures in stage.values())
+
+
 def _layers(text: dict[str, Any]) -> str:
     """`52 layers (24 Mamba, 4 attention, 24 MLP)` for a hybrid, `32 layers` for any other language model."""
     kinds = text.get("layers_block_type") or text.get("layer_types") or []
@@ -162,6 +169,7 @@ def model_card(config: dict[str, Any], results: dict[str, Any] | None = None, na
         f"---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\nlicense: {hub_licence}\n"
         "tags:\n- vision-language\n- radio\n- custom_code\n---",
         f"# {name}",
+        f"**{NOTICE}** It was trained to ask medical experts." if asks_experts(results or {}) else "",
         "A vision-language model: images, document pages or video frames go through a RADIO vision encoder and a "
         "token-compressing projector into a causal language model. Built with radio-vlm; the folder carries its own "
         "code and needs only PyTorch, transformers and Pillow.",

@@ -10,16 +10,22 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a script, Python puts eval/report/ itself there
 
+if TYPE_CHECKING:
+    from eval.report.private import Patients
+    from eval.report.run_files import Run
+    from eval.results_file import Result
+
 logger = logging.getLogger(__name__)
 
-MAPS = 6
+MAPS, CONVERSATIONS = 6, 6
 
 
 def build(run_dir: str | Path, out: str | Path | None = None, checkpoints: Sequence[str | Path] | None = None) -> Path:
@@ -29,32 +35,63 @@ def build(run_dir: str | Path, out: str | Path | None = None, checkpoints: Seque
         out: default `<run>/report.html`.
         checkpoints: whose feature maps are shown; default: the first and the newest stage that can be opened.
     """
+    from eval.report import expert_sections as experts
     from eval.report import sections, workshop
+    from eval.report.expert_card import is_conversation
+    from eval.report.notice import banner
     from eval.report.parts import document
     from eval.report.run_files import read_run
     from eval.report.samples import cards
 
-    run = read_run(run_dir)
+    run, hidden = _without_patients(read_run(run_dir))
+    merged = [_merged(run)]
+    plain = [row for row in run.rows if not is_conversation(row)]
     video = (run.provenance.get("model") or {}).get("video")
     maps, names = feature_maps(run, video, checkpoints)
     parts = [
+        banner(merged),
         sections.header(run),
         sections.looking(run),
         sections.stage_table(run),
+        experts.worth(merged),
+        experts.confusions(merged),
+        experts.calibration(merged),
         sections.losses(run),
-        sections.answers(cards(run.rows, video), run),
+        sections.answers(cards(plain, video), run),
+        experts.conversations(merged, CONVERSATIONS),
         sections.features(maps, names),
         workshop.trainable(run),
         workshop.speed(run),
         workshop.small_print(run),
     ]
-    footer = (
-        f"<footer>Made from the files of {escape(str(run_dir))}. {escape(str(run.provenance.get('time', '')))}</footer>"
-    )
-    page = document(f"radio-vlm, run {run.folder.name}", "".join(parts) + footer)
+    made = f"Made from the files of {hidden.path(str(run_dir))}. {run.provenance.get('time', '')}"
+    body = "".join(parts) + f"<footer>{escape(made)}</footer>"
+    page = document(f"radio-vlm, run {hidden.path(run.folder.name)}", body)
     out = Path(out) if out else run.folder / "report.html"
     out.write_text(page, encoding="utf-8")
     return out
+
+
+def _without_patients(run: Run) -> tuple[Run, Patients]:
+    """The run as a page may show it, and what hides patients in other texts."""
+    from eval.report.private import everyone, without_patients
+
+    results = run.as_results()
+    hidden = everyone(results)
+    stages = [replace(stage, recipe=hidden.everywhere(stage.recipe)) for stage in run.stages]
+    evaluations = [result.data for result in without_patients(results)]
+    return replace(run, evaluations=evaluations, stages=stages, results=hidden.everywhere(run.results)), hidden
+
+
+def _merged(run: Run) -> Result:
+    """The evaluations of the newest stage as if one file held them."""
+    from eval.results_file import Result
+
+    parts = run.as_results()
+    tasks = {key: figures for part in parts for key, figures in part.tasks.items()}
+    about = {key: one for part in parts for key, one in part.provenance.get("tasks", {}).items()}
+    data = {"tasks": tasks, "samples": run.rows, "provenance": {**run.provenance, "tasks": about}}
+    return Result(run.folder, data, "", run.newest or "")
 
 
 def feature_maps(

@@ -8,6 +8,7 @@ from html import escape
 from eval.comparison import Change, Comparison, TaskComparison
 from eval.comparison_text import HEAD, all_warnings, difference, figure_rows, named_side, verdict
 from eval.report.charts import ticks
+from eval.report.notice import banner
 from eval.report.parts import document, facts, fold, section, table, two_sizes
 from eval.report.result_charts import NARROW, WIDE, Whisker, whiskers
 from eval.report.result_provenance import run_facts
@@ -36,7 +37,8 @@ def _header(comparison: Comparison) -> str:
     words = f"A is {named_side(a, b)}, B is {named_side(b, a)}. "
     words += f"{lines[0]}." if len(lines) == 1 else f"{len(lines)} tasks in common."
     return (
-        f'<header><p class="overline">radio-vlm, comparison</p><h1>{escape(b.label)} against {escape(a.label)}</h1>'
+        f'<header>{banner([a, b])}<p class="overline">radio-vlm, comparison</p>'
+        f"<h1>{escape(b.label)} against {escape(a.label)}</h1>"
         f'<p class="lede">{escape(words)}</p></header>'
     )
 

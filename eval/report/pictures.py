@@ -1,4 +1,4 @@
-"""Pictures for the page: small data URIs of what the model was shown, with an expert's findings drawn over them."""
+"""Pictures for the page: small data URIs of what the model was shown. Only pixels go in, nothing a file says beside."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 MAX_SIDE = 512
 FRAMES = 8
 SLICES = 4
-OUTLINE = (255, 178, 66)
 
 
 def data_uri(image: Image.Image, max_side: int = MAX_SIDE) -> str:
     """An image as a data URI, shrunk to `max_side`; PNG where that is smaller (drawings), else JPEG (photos)."""
-    image = image.convert("RGB")
+    image = image.convert("RGB")  # a copy
+    image.info = {}  # comments and profiles of the file, which may name a patient and would be written along
     if max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     best = None
@@ -68,28 +67,3 @@ def still(path: str) -> Image.Image:
     from vlm.media import load_image
 
     return volume_slices(path, 1)[0] if is_volume(path) else load_image(path)
-
-
-def overlay(image: Image.Image, mask: np.ndarray, scale: int = 4) -> Image.Image:
-    """`image` enlarged, with the outline of every region of `mask` (H, W; 0 = background) drawn around it."""
-    big = image.convert("RGB").resize((mask.shape[1] * scale, mask.shape[0] * scale), Image.Resampling.BICUBIC)
-    labels = np.kron(mask, np.ones((scale, scale), dtype=mask.dtype))
-    inside = labels > 0
-    grown = inside.copy()
-    for axis in (0, 1):
-        for shift in (-2, -1, 1, 2):
-            grown |= np.roll(inside, shift, axis)
-    pixels = np.array(big)
-    pixels[grown & ~inside] = OUTLINE
-    return Image.fromarray(pixels)
-
-
-def expert_mask(name: str, file: str) -> np.ndarray | None:
-    """What an expert marks in a file; None when it cannot (its package is missing, the file is not for it)."""
-    from vlm.experts import ExpertError, get_expert
-
-    try:
-        mask = get_expert(name)().run(Path(file), ()).mask
-    except (ExpertError, ImportError):
-        return None
-    return None if mask is None else np.asarray(mask)

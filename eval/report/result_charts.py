@@ -29,6 +29,8 @@ class Whisker:
     series: int = 0
     lower: bool = False
     """Lower is better: drawn as a triangle that points down, so that 1.0 does not look like a perfect score."""
+    ink: str = ""
+    """A colour instead of the series' own."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def whiskers(
 
 
 def _row(row: Whisker, y: float, x_of, layout: Layout, signed: bool) -> list[str]:
-    ink, middle = "var(--wrong)" if row.lower else colour(row.series), layout.middle(y)
+    ink, middle = row.ink or ("var(--wrong)" if row.lower else colour(row.series)), layout.middle(y)
     form = "+.3f" if signed else ".3f"
     words = "–" if row.value is None else f"{row.value:{form}}"
     if row.interval:

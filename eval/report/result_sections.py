@@ -8,6 +8,8 @@ from html import escape
 
 from eval.report import result_tables as tables
 from eval.report.charts import SHAPES, Ring, ticks
+from eval.report.expert_card import is_conversation
+from eval.report.notice import banner
 from eval.report.parts import FAINT_GAP, control_marks, facts, fold, legend, section, table, two_sizes
 from eval.report.result_charts import COLOURS, NARROW, WIDE, Spent, Whisker, histogram, spent_bars, whiskers
 from eval.report.result_provenance import run_facts, task_facts
@@ -37,7 +39,7 @@ def header(results: Sequence[Result]) -> str:
     words += f", {unscored} not scored" if unscored else ""
     words += f". Asked without pictures and videos: {', '.join(blind)}" if blind else ""
     return (
-        f'<header><p class="overline">radio-vlm, evaluation</p><h1>{escape(title)}</h1>'
+        f'<header>{banner(results)}<p class="overline">radio-vlm, evaluation</p><h1>{escape(title)}</h1>'
         f'<p class="lede">{escape(words)}.</p></header>'
     )
 
@@ -183,7 +185,7 @@ def samples(results: Sequence[Result]) -> str:
         for row in first.rows(task):
             if row["control"] is not None and len(results) == 1:
                 under_control[row["id"]].append(row)
-        for row in choose(first.asked(task), share):
+        for row in choose([row for row in first.asked(task) if not is_conversation(row)], share):
             said = [(who, rows[row["id"]]) for who, rows in by_model if row["id"] in rows] if len(results) > 1 else ()
             cards.append(card(row, under_control[row["id"]], first.video(task), said))
     lede = (

@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 
 def results_page(results: Sequence[Result]) -> str:
     """The page's HTML."""
+    from eval.report import expert_sections as experts
     from eval.report import result_sections as sections
     from eval.report.parts import document
+    from eval.report.private import without_patients
+
+    results = without_patients(results)
 
     body = [
         part(results)
         for part in (
-            sections.header, sections.headline, sections.figures, sections.kinds, sections.distributions,
-            sections.answers, sections.speed, sections.samples, sections.provenance,
+            sections.header, sections.headline, sections.figures, sections.kinds, experts.worth,
+            experts.confusions, experts.calibration, sections.distributions, sections.answers, sections.speed,
+            sections.samples, experts.conversations, sections.provenance,
         )
     ]  # fmt: skip
     body.append(f"<footer>Made from {escape(', '.join(str(result.path) for result in results))}.</footer>")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.results_file import Result
 from eval.table import collect, stage_files
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,11 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         """All sample rows of the newest evaluated stage."""
         return [row for evaluation in self.evaluations for row in evaluation.get("samples", [])]
+
+    def as_results(self) -> list[Result]:
+        """The evaluations as results files are read, one each; what a file lacks is empty."""
+        empty = {"tasks": {}, "samples": [], "provenance": {}}
+        return [Result(self.folder, {**empty, **one}, "", self.folder.name) for one in self.evaluations]
 
     @property
     def provenance(self) -> dict[str, Any]:

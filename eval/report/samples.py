@@ -17,10 +17,8 @@ from PIL import Image
 from eval.report.pictures import (
     columns_for,
     data_uri,
-    expert_mask,
     is_video,
     is_volume,
-    overlay,
     still,
     video_frames,
     volume_slices,
@@ -85,10 +83,10 @@ def card(
     answers = answers or [("", row)]
     gold = ""
     if row["answers"] and any((of_model["score"] or 0.0) < 1.0 for _, of_model in answers):
-        gold = f"<b>{escape(_short(' / '.join(row['answers'])))}</b></span>"
+        gold = f"<b>{escape(short(' / '.join(row['answers'])))}</b></span>"
     beside = f' <span class="soft">instead of {gold}' if gold and len(answers) == 1 else ""
     said = "".join(
-        f'{_turns(of_model)}<div class="said">{_said(who, of_model)}{beside}</div>' for who, of_model in answers
+        f'{_turns(of_model)}<div class="said">{verdict(of_model, who)}{beside}</div>' for who, of_model in answers
     )
     if gold and not beside:
         said += f'<div class="said"><span class="soft">gold: {gold}</div>'
@@ -101,17 +99,17 @@ def card(
     where = f"<span>{task}</span><span>{escape(row['id'])}</span>"
     return (
         f'<article class="card">{_shown(row, video)}<div class="words"><div class="where">{where}</div>'
-        f'<div class="asked">{escape(_short(row["question"], 240))}</div>{said}'
+        f'<div class="asked">{escape(short(row["question"], 240))}</div>{said}'
         + (f'<div class="foot">{foot}</div>' if foot else "")
         + "</div></article>"
     )
 
 
-def _said(who: str, row: Row) -> str:
+def verdict(row: Row, who: str = "") -> str:
     """`✓ answer`, with the name of the model before it where there are several, and the score where it is partial."""
     name = f'<span class="who">{escape(who)}</span> ' if who else ""
     if row["error"]:
-        return f'{name}<span class="wrong">✗ {escape(_short(row["error"], 240))}</span>'
+        return f'{name}<span class="wrong">✗ {escape(short(row["error"], 240))}</span>'
     if row["score"] is None:
         return f'{name}<b>{_reply(row)}</b> <span class="faint">not scored</span>'
     mark = '<span class="right">✓</span>' if row["score"] >= 0.5 else '<span class="wrong">✗</span>'
@@ -120,7 +118,7 @@ def _said(who: str, row: Row) -> str:
 
 
 def _reply(row: Row) -> str:
-    return escape(_short(row["output"] or row["error"] or "(nothing)"))
+    return escape(short(row["output"] or row["error"] or "(nothing)"))
 
 
 def cards(rows: Sequence[Row], video: dict[str, Any] | None = None) -> list[str]:
@@ -138,10 +136,10 @@ def _turns(row: Row) -> str:
     lines = []
     for turn in turns[1:-1]:
         if turn["role"] == "assistant":
-            lines.append(f"<p>model <code>{escape(_short(turn['text']))}</code></p>")
+            lines.append(f"<p>model <code>{escape(short(turn['text']))}</code></p>")
         else:
             words = turn["text"].removesuffix(row["question"]).strip()
-            lines.append(f"<p>expert: {escape(_short(words, 160))}</p>")
+            lines.append(f"<p>expert: {escape(short(words, 160))}</p>")
     return f'<div class="turns">{"".join(lines)}</div>' if lines else ""
 
 
@@ -154,7 +152,7 @@ def _shown(row: Row, video: dict[str, Any] | None) -> str:
         paths = row["media"][:PICTURES]
         pictures = [picture for path in paths for picture in _pictures(path, row, video)]
     except Exception as error:  # a missing or broken file costs its picture, not the page
-        logger.warning("no picture for %s: %s", row["id"], error)
+        logger.warning("no picture for %s: %s", row["id"], type(error).__name__)  # its words may name a patient's file
         return '<div class="shown">picture not available</div>'
     images = [
         f'<img{" class=crisp" if max(picture.size) < 300 else ""} alt="" src="{data_uri(picture)}">'
@@ -177,16 +175,16 @@ def _more(row: Row) -> str:
 def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.Image]:
     if is_video(path):
         return video_frames(path, video)
-    if is_volume(path):
-        return volume_slices(path)
-    image = still(path)
-    for call in row.get("calls") or []:
-        mask = expert_mask(call["name"], path) if call.get("ok") else None
-        if mask is not None:
-            return [overlay(image, mask)]
-    return [image]
+    if call := next((call for call in reversed(row.get("calls") or []) if call.get("ok")), None):
+        from eval.report.expert_pictures import marked_file
+        from eval.report.row_files import expert_file
+
+        found = marked_file(expert_file(row, call.get("file")) or path, call)
+        return [found.marked or found.plain]
+    return volume_slices(path) if is_volume(path) else [still(path)]
 
 
-def _short(words: str, most: int = 80) -> str:
+def short(words: str, most: int = 80) -> str:
+    """On one line, and no longer than a card bears."""
     words = _CONTROL.sub("\ufffd", " ".join(words.split()))  # an untrained model writes any byte; HTML allows not all
     return words if len(words) <= most else words[: most - 1] + "…"

@@ -105,6 +105,58 @@ tr.control-row td small { white-space: normal; min-width: 9em; }
   border-left: 2px solid var(--line); }
 .turns p { margin: 2px 0; } .turns code { color: var(--ink); }
 
+.notice { display: inline-block; max-width: none; margin: 0 0 26px; padding: 7px 14px; font-size: 14.5px;
+  font-weight: 600; color: var(--control); border: 1px solid var(--control); border-radius: 6px; }
+h3 { font: 500 19px/1.3 var(--serif); margin: 34px 0 14px; } h3:first-of-type { margin-top: 0; }
+h3 small { font: 400 13px var(--sans); color: var(--faint); margin-left: 10px; }
+.matrix figcaption, .yesno figcaption { font-size: 14px; font-weight: 600; margin: 0 0 8px; }
+.matrix { width: fit-content; max-width: 100%; margin-bottom: 34px; }
+.matrix table { border-collapse: separate; border-spacing: 3px; width: auto; margin: 0 -3px; }
+.matrix th { font-size: 13.5px; padding: 4px 10px; } .matrix tbody th { text-align: left; color: var(--ink);
+  vertical-align: middle; white-space: normal; max-width: 15em; padding-left: 3px; }
+.matrix thead th:first-child { color: var(--faint); font-size: 12.5px; padding-left: 3px; }
+.matrix thead th { text-align: center; }
+.matrix td { text-align: center; border: 0; border-radius: 5px; padding: 6px 14px; min-width: 68px; line-height: 1.25;
+  background: color-mix(in srgb, var(--cell) calc(var(--share) * 46%), var(--mat)); }
+.matrix td:first-child, .matrix td:last-child { padding: 6px 14px; text-align: center; }
+.matrix td small { color: var(--soft); } .hit { --cell: var(--accent); } .miss { --cell: var(--wrong); }
+.matrix td.zero { background: var(--mat); color: var(--faint); }
+.matrices { display: flex; flex-wrap: wrap; gap: 0 52px; align-items: flex-start; }
+.yesno { overflow-x: auto; } .yesno td, .yesno th { text-align: center; padding: 5px 8px; }
+.yesno td:first-child { text-align: left; padding-left: 0; } .drawn { margin-top: 14px; }
+tr.over th { text-align: center; font-weight: 600; color: var(--ink); padding-bottom: 0; }
+
+.talks { display: grid; gap: 24px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr));
+  align-items: start; }
+.slices { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 10px; background: var(--mat);
+  padding: 12px 12px 8px; }
+.slices figure:only-child { width: 50%; justify-self: center; }
+.slices img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 4px; background: #000; }
+.slices figcaption { font-size: 12.5px; color: var(--soft); text-align: center; margin-top: 6px; }
+.labels { background: var(--mat); display: flex; flex-wrap: wrap; justify-content: center; gap: 2px 18px;
+  font-size: 13px; padding: 0 14px 11px; color: var(--soft); }
+.labels i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
+  vertical-align: -1px; box-shadow: 0 0 0 1px rgb(128 128 128 / .35); }
+.talk .words { gap: 10px; }
+.dialogue { display: grid; gap: 5px; } .dialogue p { margin: 0; max-width: none; display: grid;
+  grid-template-columns: 76px minmax(0, 1fr); gap: 12px; align-items: baseline; font-size: 14.5px;
+  overflow-wrap: anywhere; }
+.dialogue p > span:first-child { font-size: 12px; color: var(--faint); text-align: right; overflow-wrap: anywhere; }
+.dialogue code { background: var(--mat); border: 1px solid var(--line); border-radius: 4px; padding: 1px 6px;
+  box-decoration-break: clone; -webkit-box-decoration-break: clone; }
+.dialogue small { font-size: 12px; color: var(--faint); margin-left: 9px; white-space: nowrap; }
+.dialogue .expert > span:last-child, .dialogue .failed > span:last-child { border-left: 2px solid var(--accent);
+  padding-left: 10px; }
+.dialogue .failed { color: var(--control); }
+.dialogue .failed > span:last-child { border-left-color: var(--control); }
+.dialogue .note { font-size: 12.5px; color: var(--faint); } .dialogue .note code { font-size: .95em; }
+.control { display: flex; gap: 14px; align-items: flex-start; border-left: 3px solid var(--control);
+  padding: 2px 0 2px 12px; margin-top: 4px; font-size: 13.5px; }
+.control > div { flex: 1; min-width: 0; } .control b { font-weight: 600; } .control > div > b { color: var(--control); }
+.control img { width: 88px; border-radius: 4px; flex: none; }
+.control .dialogue { margin-top: 4px; } .control .dialogue p { font-size: 13.5px;
+  grid-template-columns: 58px minmax(0, 1fr); }
+
 .maps { display: grid; gap: 24px 28px; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); }
 .map .row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
 .map img { width: 100%; aspect-ratio: var(--shape); object-fit: fill; border-radius: 4px; display: block; }
@@ -140,5 +192,7 @@ footer { margin-top: 88px; border-top: 1px solid var(--line); padding-top: 18px;
   .wide { display: none; } .phone { display: block; }
   .maps { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
 }
+@media (max-width: 640px) { .matrix td, .matrix td:first-child, .matrix td:last-child { padding: 6px 8px;
+  min-width: 54px; } .matrix th { padding: 4px 5px; } .dialogue p { grid-template-columns: 62px minmax(0, 1fr); } }
 @media print { .card, .head, figure { break-inside: avoid; } }
 """

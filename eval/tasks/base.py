@@ -67,6 +67,7 @@ class Task:
 
     name = ""
     key = ""
+    medical = False  # about patients: a results file says so, and pages made of it begin with a notice
     metrics: tuple[str, ...] = ("exact_match",)
     max_new_tokens = 32
     stop: tuple[str, ...] = ()
@@ -101,6 +102,7 @@ class Task:
             "max_new_tokens": decoding.max_new_tokens,
             "stop": list(decoding.stop),
             "video": {**self.video, **options.video},
+            **({"medical": True} if self.medical else {}),
         }
 
     def prepare(self, samples: Sequence[Sample], options: Options) -> list[Sample]:

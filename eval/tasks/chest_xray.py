@@ -39,6 +39,7 @@ TABLE, LIST = "Data_Entry_2017*.csv*", "test_list.txt"
 @register_task
 class ChestXray(Benchmark):
     name = "chest_xray"
+    medical = True
     source = Source("chest_xray", split="test")
     prompt = "Does this chest X-ray show {finding}?\nAnswer yes or no."
     metrics = ("exact_match_closed.llava_med",)

@@ -31,6 +31,7 @@ class ExpertConversation(Task):
     """Base of the tasks with an expert on offer."""
 
     controls = (EXPERT_WITHHELD, EXPERT_WRONG)
+    medical = True
     experts: tuple[str, ...] | None = None  # by name; None: all that this machine can run, for files of any modality
 
     def session(self, options: Options) -> ExpertSession:

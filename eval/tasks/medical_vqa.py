@@ -54,6 +54,7 @@ class MedicalVQA(Benchmark):
     """Base of the tasks with open and closed questions; not a task itself."""
 
     prompt = SHORT_ANSWER
+    medical = True
     metrics = (*CLOSED_METRICS, *OPEN_METRICS, "exact_match_closed")
     for_all: ClassVar[tuple[str, ...]] = ("exact_match_closed",)
     """Those of `metrics` that judge open and closed questions alike."""

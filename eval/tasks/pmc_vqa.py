@@ -33,6 +33,7 @@ LETTERS = "ABCD"
 @register_task
 class PMCVQA(Benchmark):
     name = "pmc_vqa"
+    medical = True
     source = Source("xmcmic/PMC-VQA", split="test_clean.csv")
     archive: ClassVar[str] = "images.zip"
     folders: ClassVar[tuple[str, ...]] = ("images", "figures")

@@ -38,6 +38,7 @@ ANNOTATION, LINES = "annotation.json", "test.jsonl"
 @register_task
 class ReportGeneration(Benchmark):
     name = "report_generation"
+    medical = True
     source = Source("report_generation", split="test")
     prompt = "Describe the image in detail."
     metrics = ("bleu4", "rouge_l", "rouge_l_coco")

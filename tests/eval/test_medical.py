@@ -10,7 +10,6 @@ from eval.jobs import job_for_data
 from eval.tasks.base import Options
 from tests.helpers.fake_vlm import FakeModel, FakeProcessor
 from training.data.synthetic.medical import write
-from vlm.experts.image_facts import file_digest
 
 pytest.importorskip("pydicom", reason="optional package absent")
 pytest.importorskip("scipy", reason="optional package absent")

@@ -11,7 +11,7 @@ from encoders.presets import VISION_PRESETS
 from eval.report.build import build, main
 from eval.report.charts import Band, Dumbbell, Ring, dumbbells, loss_bands, smooth, ticks
 from eval.report.feature_maps import encode, fit_basis, to_image
-from eval.report.pictures import columns_for, data_uri, overlay
+from eval.report.pictures import columns_for, data_uri
 from eval.report.run_files import read_run
 from eval.report.samples import choose
 from eval.results import write_json
@@ -50,16 +50,18 @@ def test_all_parts_are_there(page):
     parser.feed(page)
     assert parser.open == []
     assert parser.headings == [
-        "Does it look?", "Stage by stage", "How it learned", "What it answered", "What RADIO sees", "What was trained",
+        "Does it look?", "Stage by stage", "With and without the expert", "What was confused with what",
+        "How it learned", "What it answered", "Conversations with experts", "What RADIO sees", "What was trained",
         "Speed and machine", "Small print",
     ]  # fmt: skip
     assert "examined in 14 minutes" in page
-    assert page.count('<article class="card">') == 12
+    assert page.count('<article class="card">') == 12 and page.count('<article class="card talk">') == 6
+    assert page.index("Research software, not for clinical use.") < page.index("<h1>")
     assert page.count('<figure class="map"') == 6
-    assert page.count("<svg") == 3  # kinds, losses, timeline
+    assert page.count("<svg") == 5  # kinds, the expert's worth in two sizes, losses, timeline
     for words in ("images exchanged", "frames shuffled", "expert withheld", "expert wrong", "trigger recall"):
         assert words in page
-    assert "&lt;LESIONS()&gt;" in page and "expert: " in page, "the transcript of an expert call"
+    assert "<code>&lt;LESIONS()&gt;</code>" in page and ">LESIONS</span>" in page, "the transcript of an expert call"
     assert "✓" in page and "✗" in page, "right and wrong answers"
 
 
@@ -148,7 +150,3 @@ def test_charts_hold_their_data_and_survive_odd_input():
 def test_pictures():
     assert data_uri(Image.new("RGB", (2000, 10), "red")).startswith("data:image/png;base64,")
     assert [columns_for(n) for n in (1, 2, 4, 6, 8)] == [1, 2, 2, 3, 4]
-    mask = torch.zeros(8, 8, dtype=torch.uint8).numpy()
-    mask[2:5, 2:5] = 1
-    drawn = overlay(Image.new("RGB", (8, 8)), mask)
-    assert drawn.size == (32, 32) and drawn.getpixel((7, 12)) != (0, 0, 0) and drawn.getpixel((12, 12)) == (0, 0, 0)

@@ -43,7 +43,8 @@ def test_the_page_of_one_file(files, tmp_path):
     html, words = page_of(tmp_path, files[1])
     headings = checked(html).headings
     assert headings == [
-        "Figures", "All figures", "By kind of question", "What went wrong", "Speed", "Answers", "Small print",
+        "Figures", "All figures", "By kind of question", "With and without the expert", "What was confused with what",
+        "What went wrong", "Speed", "Answers", "Conversations with experts", "Small print",
     ]  # fmt: skip
     data = read(files[1])
     spans = [(k, n, s) for k, f in data["tasks"].items() for n, s in f["intervals"].items()]
@@ -60,7 +61,7 @@ def test_the_page_of_one_file(files, tmp_path):
         assert fact in html
     assert "definition of accuracy" in html and "definition of accuracy" in words
     assert html.count('<article class="card">') >= 8 and 'class="frames"' in html and html.count("data:image/") > 8
-    assert "&lt;LESIONS()&gt;" in html and "expert: " in html
+    assert "<code>&lt;LESIONS()&gt;</code>" in html and html.count('<article class="card talk">') >= 4
 
 
 def test_several_files_side_by_side(files, tmp_path):

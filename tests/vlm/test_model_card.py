@@ -3,6 +3,7 @@
 import pytest
 
 from vlm.model_card import licence_of, model_card, results_table
+from vlm.notice import NOTICE
 
 CONFIG = {
     "vision_config": {"hidden_size": 128, "num_hidden_layers": 3, "patch_size": 16},
@@ -93,3 +94,9 @@ def test_the_card_says_what_a_reader_needs():
     ):  # fmt: skip
         assert needle in text, needle
     assert "No results were given" in model_card(CONFIG)
+
+
+def test_a_model_that_asks_experts_is_research_software():
+    asks = {"stages": {"stage4": {"medical": {"accuracy": 0.9, "trigger_recall": 1.0}}}}
+    assert NOTICE in model_card(CONFIG, asks).split("## Parts")[0]
+    assert NOTICE not in model_card(CONFIG, RESULTS) and NOTICE not in model_card(CONFIG)

@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     items += [media_item(path, "document", pages=args.pages, dpi=args.dpi) for path in args.document]
     items += [item for path in args.volume for item in volume_items(path, processor, **volume_options(args))]
     items += [media_item(path, "video", **clip) for path in args.video]  # files are checked before the weights load
+    if session is not None:
+        _say_notice()
     chat = Chat(load_model(args.model, args.device, args.dtype), processor, args, session)
     try:
         if args.question is not None:
@@ -103,6 +105,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if session is not None:
             session.close()
+
+
+def _say_notice() -> None:
+    """Once, dim, and not where the answer goes: that may be piped on."""
+    import sys
+
+    from vlm.notice import NOTICE
+
+    sys.stderr.write(f"\x1b[2m{NOTICE}\x1b[0m\n" if sys.stderr.isatty() else f"{NOTICE}\n")
 
 
 def volume_options(args: argparse.Namespace) -> dict:

@@ -31,6 +31,7 @@ def findings_text(number: int, largest: tuple[str, int] | None) -> str:
     noun = "lesion" if number == 1 else "lesions"
     return f"{number} {noun}; largest: {largest[0]}, {largest[1]} mm" if largest else f"{number} {noun}"
 
+
 TOPICS = (
     Topic(
         "number",

@@ -10,6 +10,7 @@ from vlm.cli import chat as chat_module
 from vlm.cli.chat import Chat, converse
 from vlm.cli.main import main
 from vlm.experts import Expert, ExpertCard, ExpertResult, ExpertSession
+from vlm.notice import NOTICE
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,16 @@ def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, monkeypatch, ca
 def test_expert_options_that_cannot_work(folder, capsys, words, message):
     assert main(["chat", "--model", str(folder / "model"), *words, "--question", "?"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_with_experts_it_says_that_it_is_research_software(folder, capsys, monkeypatch):
+    words = ["chat", "--model", str(folder / "model"), "--image", str(folder / "page.png"), "--question", "?"]
+    words += ["--max-new-tokens", "2"]
+    assert main([*words, "--experts"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.count(f"{NOTICE}\n") == 1 and NOTICE not in shown.out, "an answer may be piped on"
+    assert main(words) == 0
+    assert NOTICE not in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    chat_module._say_notice()
+    assert capsys.readouterr().err == f"\x1b[2m{NOTICE}\x1b[0m\n", "dim"
