@@ -42,7 +42,7 @@ CURRICULUM = (
     (0.50, ()),  # everything else
 )
 EXTRA_TURNS = {"upright": 1}  # how many more times a layout is in the draw once all are open
-TEXT_SHARE, MEDICAL_SHARE, READ_SHARE = 0.10, 0.08, 0.15
+TEXT_SHARE, MEDICAL_SHARE, READ_SHARE = 0.10, 0.10, 0.15
 
 
 def open_layouts(layouts: list[Layout], done: float) -> list[Layout]:

@@ -15,7 +15,7 @@ class Data:
     """Folder that relative paths of sources start from; default: the current folder."""
     sources: list[Source] = field(default_factory=list)
     """The training mixture: a list of {path, weight, limit, ...}, or the path of a YAML file that holds such a list
-    (relative to the current folder; the paths in it start from its own folder)."""
+    (relative to data.root; the paths in it start from its own folder)."""
     replay: Replay = field(default_factory=Replay)
     """Data of earlier stages, read beside the mixture."""
     eval_sources: list[Source] = field(default_factory=list)

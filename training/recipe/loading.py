@@ -40,6 +40,7 @@ def load_recipe(path: str | Path | None, overrides: list[str] = ()) -> Recipe:
             raise RecipeError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}")
     for word in overrides:
         _apply_override(tree, word)
+    _place_source_files(tree)
     return _build(Recipe, tree, where=str(path or "overrides"))
 
 
@@ -152,6 +153,17 @@ def _apply_override(tree: dict, word: str) -> None:
             raise RecipeError(f"{parent} in the recipe must be a mapping, not {branch!r}, to set {key}")
         tree = branch
     tree[leaf] = value
+
+
+def _place_source_files(tree: dict) -> None:
+    """Files of sources start from data.root, as the sources of a list do."""
+    data = tree.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("root"), str):
+        return
+    for part in (data, data.get("replay")):
+        for key in ("sources", "eval_sources") if isinstance(part, dict) else ():
+            if isinstance(part.get(key), str):
+                part[key] = str(Path(data["root"]) / Path(part[key]).expanduser())
 
 
 def _build(cls: type, tree: Any, where: str, prefix: str = "") -> Any:

@@ -86,7 +86,7 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
     steps = [
         Step("data", [make_data], SECONDS["data"]),
         Step("bases: language model, RADIO, an expert", [*make_bases, expert], SECONDS["bases"], [*bases, "expert"], 3),
-        Step("dialogues with experts", dialogues(args, root, cli), SECONDS["dialogues"], list(DIALOGUES)),
+        Step("dialogues with experts", dialogues(args, root, settings, cli), SECONDS["dialogues"], list(DIALOGUES)),
         Step("new: an untrained model from the bases", [[*cli, "new", *parts]], SECONDS["new"]),
     ]
     for stage in range(1, args.stop_after + 1):
@@ -96,14 +96,16 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
     return steps
 
 
-def dialogues(args: argparse.Namespace, root: Path, cli: list[str]) -> list[list[str]]:
+def dialogues(args: argparse.Namespace, root: Path, settings: dict, cli: list[str]) -> list[list[str]]:
     """The experts asked about every image of the patients, and what was said written as conversations."""
-    same = {"expert_weights": args.out / "experts", "wording": root / "training/recipes/tiny/wording.yaml"}
+    tiny = root / "training/recipes/tiny"
+    same = {"expert_weights": args.out / "experts", "wording": tiny / "wording.yaml", "seed": args.seed}
     return [
         [
             *(*cli, "make-expert-data"),
             *flags(images=args.out / f"data/patients-{split}", out=args.out / f"data/medical-{split}", split=split),
-            *flags(**same, seed=args.seed),
+            *flags(**same, **({"mixture": tiny / "medical_mixture.yaml"} if split == "train" else {})),
+            *("--shares", *(f"{form}={share}" for form, share in settings["dialogues"][split].items())),
         ]
         for split in DIALOGUES
     ]

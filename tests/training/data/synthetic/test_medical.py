@@ -126,13 +126,19 @@ def test_lesions_are_beyond_doubt():
 
 
 def test_look_up_dialogues_answer_from_the_result():
-    rng = random.Random(0)
-    for _ in range(100):
+    rng, called = random.Random(0), Counter()
+    for _ in range(200):
         messages = medical_text.random_lookup(rng)
+        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+        if trigger := parse_trigger(texts(messages[1])):
+            called[trigger.name, len(trigger.arguments)] += 1
+            assert f"<{trigger.name}(" in texts(messages[0])
+            assert not trigger.arguments or f"{trigger.arguments[0]}?" in texts(messages[0])
+            messages = messages[2:]
         text = texts(messages[0])
         for answer in messages[1::2]:
             assert texts(answer) in text or (text.startswith("error: ") and texts(answer) == "unknown")
-        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+    assert set(called) == {("LESIONS", 0), ("FINDINGS", 0), ("FINDINGS", 1)}
 
 
 def test_bad_options_are_errors(tmp_path):
