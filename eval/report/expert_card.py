@@ -67,6 +67,8 @@ def _shown(row: Row) -> str:
     except Exception as error:  # a missing or broken file costs its picture, not the page
         logger.warning("no picture for %s: %s", row["id"], type(error).__name__)
         return '<div class="shown">picture not available</div>'
+    if row["calls"] and call is None:
+        found.note = "no regions: no call succeeded"
     seen = "what the model saw" if path in row["media"] else "what the expert read"
     caption = ", ".join(filter(None, [seen, found.place]))
     pictures = [*(_figure(other, other.place, False) for other in others), _figure(found, caption, False)]
@@ -95,7 +97,8 @@ def _talk(row: Row) -> str:
     turns = row.get("turns") or []
     said = [_line("user", f'<span class="asked">{escape(short(row["question"], 240))}</span>')]
     if offered := _offered(turns, row):
-        said.append(_line("", f"experts on offer: {offered}", "note"))
+        words = "on offer, though made for another modality" if row.get("offer") else "experts on offer"
+        said.append(_line("", f"{words}: {offered}", "note"))
     calls = iter(row["calls"] or [])
     for turn in turns[1:-1]:
         if turn["role"] == "assistant":

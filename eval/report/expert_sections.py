@@ -147,7 +147,7 @@ def calibration(results: Sequence[Result]) -> str:
 
 def conversations(results: Sequence[Result], number: int = CARDS) -> str:
     """Conversations with experts, drawn by the rule of all answers, and a few in which a call failed."""
-    keys = [key for key in task_keys(results) if any(is_conversation(row) for r in results for row in r.asked(key)[:1])]
+    keys = [key for key in task_keys(results) if any(is_conversation(row) for r in results for row in r.asked(key))]
     share = max(LEAST_CARDS, number // max(len(keys), 1))
     cards = []
     for task in keys:

@@ -126,8 +126,7 @@ h3 small { font: 400 13px var(--sans); color: var(--faint); margin-left: 10px; }
 .yesno td:first-child { text-align: left; padding-left: 0; } .drawn { margin-top: 14px; }
 tr.over th { text-align: center; font-weight: 600; color: var(--ink); padding-bottom: 0; }
 
-.talks { display: grid; gap: 24px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr));
-  align-items: start; }
+.talks { columns: 2 440px; column-gap: 24px; } .talk { break-inside: avoid; margin-bottom: 24px; }
 .slices { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 10px; background: var(--mat);
   padding: 12px 12px 8px; }
 .slices figure:only-child { width: 50%; justify-self: center; }

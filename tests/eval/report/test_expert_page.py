@@ -100,7 +100,10 @@ def test_errors_are_marked_and_cost_no_picture(folder):
     slow = call(folder / "1.dcm", "LESIONS did not answer within 120 s", ok=False, seconds=120.0)
     html = expert_card.expert_card(talk("s", "side", "left", "left", "LESIONS", folder / "1.dcm", [slow]))
     assert '<p class="failed"><span>LESIONS</span><span>error: LESIONS did not answer' in html and "120.0 s" in html
-    assert html.count("<img") == 1 and "marked" not in text_of(html)
+    assert html.count("<img") == 1 and "marked" not in text_of(html) and "no regions: no call succeeded" in html
+    odd = talk("s", "sequence", "T1", "T1", None, folder / "1.dcm", offer=["LESIONS"])
+    html = text_of(expert_card.expert_card(odd))
+    assert "on offer, though made for another modality: &lt;LESIONS()&gt; CT: lesions" in html
     gone = call(folder / "gone.dcm", "1 lesion")
     html = expert_card.expert_card(talk("s", "side", "left", "left", "LESIONS", folder / "gone.dcm", [gone]))
     assert "picture not available" in html
