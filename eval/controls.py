@@ -15,7 +15,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from eval.data import ITEM_KINDS, Sample, media_items
+from eval.data import MEDIA_KINDS, Sample, media_items
 from eval.metrics.accuracy import normalise_answer
 
 IMAGES_EXCHANGED = "images_exchanged"
@@ -83,7 +83,7 @@ def exchange_media(sample: Sample, donor: Sample) -> list[dict]:
     for message in sample.prompt:
         content = []
         for item in message["content"]:
-            if item["type"] in ITEM_KINDS:
+            if item["type"] in MEDIA_KINDS:
                 item, taken = stand_ins[taken % len(stand_ins)], taken + 1
             content.append(item)
         messages.append({**message, "content": content})

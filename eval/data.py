@@ -17,7 +17,6 @@ from typing import Any
 from eval.question_record import question_of
 
 MEDIA_KINDS = ("image", "video", "document")
-ITEM_KINDS = (*MEDIA_KINDS, "volume")  # volumes are written as items only: no tag stands for them
 _TAG = re.compile(r"(<image>|<video>|<document>)")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SAYS_NOTHING = ("records", "labels", "metadata", "data", "annotations", "train", "val", "test")
@@ -121,14 +120,14 @@ def media_items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for message in messages
         if not isinstance(message["content"], str)
         for item in message["content"]
-        if item["type"] in ITEM_KINDS
+        if item["type"] in MEDIA_KINDS
     ]
 
 
 def without_media(sample: Sample) -> Sample:
     """The same question with nothing to look at; its group stays."""
     messages = [
-        {**m, "content": [item for item in m["content"] if item["type"] not in ITEM_KINDS]} for m in sample.messages
+        {**m, "content": [item for item in m["content"] if item["type"] not in MEDIA_KINDS]} for m in sample.messages
     ]
     return replace(sample, messages=messages, meta={**sample.meta, "group": sample.group})
 
@@ -291,12 +290,12 @@ def _with_absolute_media(message: dict[str, Any], base_dir: Path) -> dict[str, A
     content = []
     for item in message["content"]:
         kind = item["type"]
-        if kind in ITEM_KINDS:
+        if kind in MEDIA_KINDS:
             path = (base_dir / str(item[kind])).resolve()
             if not path.is_relative_to(base_dir.resolve()):
                 raise ValueError(f"{item[kind]}: path leaves the data folder {base_dir}")
             item = {**item, kind: str(path)}
         elif kind != "text" or not isinstance(item["text"], str):
-            raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(ITEM_KINDS)}")
+            raise ValueError(f"content item {item!r:.80} is not one of: text, {', '.join(MEDIA_KINDS)}")
         content.append(item)
     return {**message, "content": content}
