@@ -69,8 +69,9 @@ def test_a_segmentation_of_organs_gives_presence_side_volume_and_number():
         "x", np.zeros((1, 2, 2), int), {"regions": regions, "labels": labels, "absent": ["lung tumor"]}
     )
     assert answers(result) == {
-        "hepatic tumor": "yes", "hepatic tumor side": "right", "hepatic tumor volume": "12.1", "hepatic tumor number": "2",
-        "liver": "yes", "liver side": "right", "liver volume": "1402.3", "liver number": "1", "lung tumor": "no",
+        "hepatic tumor": "yes", "hepatic tumor side": "right", "hepatic tumor volume": "12.1",
+        "hepatic tumor number": "2", "liver": "yes", "liver side": "right", "liver volume": "1402.3",
+        "liver number": "1", "lung tumor": "no",
     }  # fmt: skip
     assert {topic.arguments for topic in derived_topics(result, ("hepatic tumor",))} == {("hepatic tumor",)}
 

@@ -40,9 +40,9 @@ class Question:
 class LabelledImage:
     """One image or volume and what is known of it.
 
-    number: its line, from 1, which is all that is told of it in what is written; where: the same for messages to the
-    user; patient: the user's own word for the patient, which leaves as a number only; labels: true answers by topic,
-    as text.
+    number: its place in the list, from 1, which is all that is told of it in what is written; where: file and line for
+    messages to the user; patient: the user's own word for the patient, which leaves as a number only; labels: true
+    answers by topic, as text.
     """
 
     number: int
@@ -159,6 +159,9 @@ def inside(folder: Path, name: Any, wrong) -> Path:
         raise wrong(f"{name!r} leaves the folder {folder}")
     if not os.path.exists(path):
         raise wrong(f"{name!r} does not exist in {folder}")
+    for entry in Path(path).rglob("*") if os.path.isdir(path) else ():
+        if entry.is_symlink() and not os.path.realpath(entry).startswith(root.rstrip(os.sep) + os.sep):
+            raise wrong(f"{name!r} holds a link that leaves the folder {folder}")
     return Path(path)
 
 

@@ -4,12 +4,14 @@ The first step is slow and kept on disk, in any number of processes; the second 
 the kept results and the seed alone. So a run that was killed goes on where it was, and workers change nothing.
 """
 
+import errno
 import functools
 import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,8 @@ def make(settings: Settings, progress: bool = False) -> Summary:
             summary.add_record(record)
     drawing = {found.expert for work in works for found in work.founds if found.drawn}
     header = {"task": "medical", "split": settings.split, "seed": settings.seed, "experts": list(names)}
+    if not train:
+        header["disagreement"] = settings.wording.disagreement()
     mixture = mixture_text(mixture_of(list(parts), drawing, settings.mixture)) if train else None
     write_parts(settings.out, parts, header, mixture)
     summary.seconds = time.monotonic() - started
@@ -124,8 +128,8 @@ def worked(
     """Every image converted and run, in order; (file:line, why) in place of one that cannot be read."""
     from tqdm import tqdm
 
-    asked = ("image", "volume") if settings.split != "train" else ("image",) if settings.originals else ()
-    place = Place(settings.out, asked, dict(versions), settings.expert_weights)
+    originals = settings.originals or settings.split != "train"
+    place = Place(settings.out, originals, dict(versions), settings.expert_weights)
     bar = functools.partial(tqdm, total=len(images), desc="images", unit="image", disable=not progress)
     if settings.workers <= 1:
         runs = place.open()
@@ -137,7 +141,13 @@ def worked(
     # Forked workers know every expert that this process knows, a user's own too; nothing here has started threads.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(settings.workers, context, initializer=_begin, initargs=(place,)) as pool:
-        yield from bar(pool.map(_work, images))
+        try:
+            yield from bar(pool.map(_work, images))
+        except BrokenProcessPool as error:
+            message = (
+                "a worker process ended (out of memory?); what was done is kept: run it again, with fewer --workers"
+            )
+            raise RadioVLMError(message) from error
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class Place:
     """Where work is kept and what with: all that a worker process needs."""
 
     out: Path
-    originals: tuple[str, ...]
+    originals: bool
     versions: dict[str, str]
     weights: Path | None
 
@@ -162,6 +172,8 @@ def work_on(place: Place, runs: ExpertRuns, image: LabelledImage) -> Work | tupl
     except SampleError as error:
         return image.where, error.message
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise RadioVLMError(f"--out {place.out}: {error.strerror}; what was done is kept") from error
         return image.where, error.strerror or type(error).__name__
     modality = image_modality(image)
     return Work(without_names(image), digest, items, modality, tuple(runs.run(image, digest, modality)))

@@ -1,16 +1,14 @@
 """The images of a labelled set as items of a message: converted once, kept below `images/`, named by their content.
 
 For training a DICOM file becomes a PNG through its own window, and a volume some slices, as they are in a prompt. The
-PNG holds pixels alone, so its item states the modality. Where experts must still read the file (val and test; files
-also with `--originals`) a copy without identifiers is kept instead (`plain_headers.py`). Training knows no volumes, so
-those are slices there in any case.
+PNG holds pixels alone, so its item states the modality. Where experts must still read the file (val and test, and
+with `--originals`) a copy without identifiers is kept instead (`plain_headers.py`).
 """
 
 import hashlib
 import io
 import json
 import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from PIL import Image
 
 from training.data.expert_dialogues.labelled_set import LabelledImage
 from training.data.expert_dialogues.plain_headers import plain_copy, plain_tree
+from training.data.expert_dialogues.volume_views import named_volumes, volume_views
 from vlm.experts.image_facts import SILENT, image_facts
 from vlm.media.image import is_dicom, load_image
-from vlm.prompt_volumes import expand_volumes
 
 FOLDER = "images"
 Items = list[dict[str, Any]]
@@ -46,44 +44,45 @@ def image_modality(image: LabelledImage) -> str | None:
     return image.modality if facts.modality is None and facts.kind.startswith(SILENT) else facts.modality
 
 
-def image_items(image: LabelledImage, digest: str, out: Path, cache: Path, originals: Collection[str]) -> Items:
+def image_items(image: LabelledImage, digest: str, out: Path, cache: Path, originals: bool) -> Items:
     """The items that show an image, with paths relative to `out`; what is there already is not made again.
-
-    originals: which of image and volume are copied as they are.
 
     Raises SampleError for an image that cannot be read.
     """
     modality = image_modality(image)
-    known = cache / f"{digest}-{'original' if image.kind in originals else 'picture'}-{modality or 'none'}-{image.kind}.json"
+    known = cache / f"{digest}-{'original' if originals else 'picture'}-{modality or 'none'}-{image.kind}.json"
     if known.is_file():
         items = json.loads(known.read_text(encoding="utf-8"))
-        if all((out / item[item["type"]]).exists() for item in items if item["type"] != "text"):
+        if all((out / file).exists() for item in items for file in item_files(item)):
             return items
-    make = _original if image.kind in originals else _picture
+    make = _original if originals else _picture
     items = make(image, digest, out, modality)
     write_whole(known, json.dumps(items, ensure_ascii=False).encode())
     return items
 
 
-def item_files(items: Items) -> list[str]:
-    """The files and folders that items name."""
-    return [item[item["type"]] for item in items if item["type"] != "text"]
+def item_files(item: dict[str, Any]) -> list[str]:
+    """The files and folders that an item names: what is shown, and what experts read in its place."""
+    return [item[key] for key in (item["type"], "source") if key != "text" and key in item]
 
 
 def _original(image: LabelledImage, digest: str, out: Path, modality: str | None) -> Items:
-    path = image.path
-    if image.kind == "image" and not is_dicom(path):
+    if image.kind == "image" and not is_dicom(image.path):
         return _picture(image, digest, out, modality)  # nothing but pixels is in it
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
+    stated = {} if image_facts(image.path).modality or not modality else {"modality": modality}
+    if image.path.is_dir():
         name = f"{FOLDER}/{digest}"
         partial = out / f"{name}.{os.getpid()}.partial"
-        plain_tree(path, partial)
+        plain_tree(image.path, partial)
         _put(partial, out / name)
+        if any(options["volume"] != str(image.path) or "series" in options for _, options in named_volumes(image.path)):
+            # no single series is no volume item: pictures that name their folder
+            shown = _picture(image, digest, out, modality)
+            return [{**item, "source": name} if item["type"] == "image" else item for item in shown]
     else:
-        name = f"{FOLDER}/{digest}{'.dcm' if is_dicom(path) else '.nii.gz'}"
-        plain_copy(path, out / name)
-    stated = {} if image_facts(path).modality or not modality else {"modality": modality}
+        name = f"{FOLDER}/{digest}{'.dcm' if is_dicom(image.path) else '.nii.gz'}"
+        plain_copy(image.path, out / name)
     return [{"type": image.kind, image.kind: name, **stated}]
 
 
@@ -91,12 +90,8 @@ def _picture(image: LabelledImage, digest: str, out: Path, modality: str | None)
     stated = {"modality": modality} if modality else {}
     if image.kind == "image":
         return [{"type": "image", "image": _save(load_image(image.path), out, digest), **stated}]
-    volume = {"type": "volume", "volume": str(image.path)}
-    if image.modality:
-        volume["modality"] = image.modality
-    shown = expand_volumes([{"role": "user", "content": [volume]}])[0]["content"]
     items, number = [], 0
-    for item in shown:
+    for item in volume_views(image):
         if item["type"] == "image":
             number += 1
             item = {"type": "image", "image": _save(item["image"], out, f"{digest}-{number:02d}"), **stated}

@@ -42,7 +42,7 @@ ANSWERS = {
     ),
     "contradiction": (
         "The result of {expert} and the image disagree. The image shows: {answer}.",
-        "The result of {expert} does not fit this image. From the image: {answer}.",
+        "The result of {expert} does not match this image. From the image: {answer}.",
     ),
 }
 MODALITY_QUESTIONS = ("Which kind of image is this?", "Which imaging modality is this?")
@@ -64,9 +64,18 @@ class Wording:
         """The fixed sentence that a form ends in."""
         return rng.choice(self.answers[form]).format(**{name: words[name] for name in PLACES[form]})
 
+    def disagreement(self) -> list[str]:
+        """Words that say in an answer that result and image disagree, for the evaluation."""
+        return [longest_literal(sentence).lower() for sentence in self.answers["contradiction"]]
+
     def all_answers(self, form: str, **words: str) -> list[str]:
         """All paraphrases of that sentence, where any of them is right."""
         return [one.format(**{name: words[name] for name in PLACES[form]}) for one in self.answers[form]]
+
+
+def longest_literal(sentence: str) -> str:
+    """The longest stretch of a sentence that is the same whatever it is filled with."""
+    return max((text.strip() for text, *_ in string.Formatter().parse(sentence)), key=len)
 
 
 def read_wording(file: str | Path | None) -> Wording:

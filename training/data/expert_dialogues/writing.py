@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.data.expert_dialogues.pictures import FOLDER
+from training.data.expert_dialogues.pictures import FOLDER, item_files
 from training.durable import vouch
 from vlm.errors import RadioVLMError
 
@@ -74,7 +74,7 @@ def _write_part(
             file.write(json.dumps({**record, "source": name}, ensure_ascii=False) + "\n")
             count += 1
             if part:
-                linked |= {item[item["type"]] for item in media_of(record)}
+                linked |= {file for item in media_of(record) for file in item_files(item)}
     for media in sorted(linked):
         link(out / media, folder / media)
     said = {"name": name, **header, "n": count}

@@ -12,6 +12,7 @@ import yaml
 
 from eval.data import read_dataset
 from tests.helpers.labelled_images import WORDS, random_findings, records_of, write_rows, write_set
+from tests.helpers.medical_files import body, write_nifti
 from training.data.expert_dialogues.make import Settings, make
 from training.data.expert_dialogues.shares import DEFAULT_SHARES
 from training.data.mixture import Mixture
@@ -174,7 +175,6 @@ def test_val_and_test_hold_single_questions_on_files_that_experts_can_read(label
             wanted, form = sample.meta["expert"], sample.meta["form"]
             assert form in ("expert", "no_expert", "wrong_modality", "report", "contradiction", "vqa")
             if wanted:
-                assert re.sub(r"[<(>].*?(?=\(|$)|<", "", wanted) or True
                 assert re.match(r"<?([A-Z]+)", wanted)[1] in fitting
             if form == "wrong_modality":
                 assert sample.meta["offer"][0] not in fitting
@@ -283,8 +283,40 @@ def test_volumes_are_slices_for_training_and_files_for_evaluation(tmp_path):
     (plain,) = [record for record in records_of(tmp_path / "out-train" / "vqa")]
     kinds = [item["type"] for item in plain["messages"][0]["content"]]
     assert kinds.count("image") == 3 and "CT volume of 3 axial slices" in text_of(plain["messages"][0])
-    (sample,) = read_dataset(tmp_path / "out-test").samples
-    assert sample.problem is None and Path(sample.media[0]).is_dir() and len(list(Path(sample.media[0]).iterdir())) == 3
+    (asked,) = records_of(tmp_path / "out-test")
+    (item, _) = asked["messages"][0]["content"]
+    assert item["type"] == "volume" and len(list((tmp_path / "out-test" / item["volume"]).iterdir())) == 3
+
+
+def test_sequences_in_one_folder_are_shown_each_behind_its_name(tmp_path, monkeypatch):
+    class Four(Slow):
+        card = ExpertCard("SLOW", "MR", "brain", "tumor")
+
+        def run(self, path, arguments):
+            if not any("t2" in file.name for file in path.iterdir()):
+                raise ExpertError("missing: t2")
+            one = {"name": "whole tumor", "ml": 3.0, "parts": 1, "side": "left"}
+            return ExpertResult("whole tumor: 3.0 ml, 1 part, left", None, {"regions": [one]})
+
+    monkeypatch.setitem(experts._EXPERTS, "SLOW", Four)
+    rows = []
+    for number, words in enumerate((("t1", "t2"), ("t1",))):
+        for word in words:
+            write_nifti(tmp_path / "set" / f"case{number}" / f"Zebrowski_{word}.nii.gz", body(seed=len(word)))
+        rows.append({"volume": f"case{number}", "patient": f"P{number}", "modality": "MR", "split": "train"})
+    write_rows(tmp_path / "set", rows)
+    make(Settings(tmp_path / "set", tmp_path / "out", experts=("SLOW",), shares=OFTEN))
+    (called, *_) = records_of(tmp_path / "out" / "expert-SLOW")
+    text = text_of(called["messages"][0])
+    assert "t1: MRI volume" in text and "t2: MRI volume" in text and "Zebrowski" not in text
+    failed = [r for r in records(tmp_path / "out") if r["meta"]["form"] == "fails"]
+    assert failed and text_of(failed[-1]["messages"][2]).startswith("error: missing: t2\n")
+    write_rows(tmp_path / "set", [row | {"split": "test", "labels": {"whole tumor": True}} for row in rows])
+    make(Settings(tmp_path / "set", tmp_path / "test", experts=("SLOW",), split="test"))
+    (item, *_) = [i for i in records_of(tmp_path / "test")[0]["messages"][0]["content"] if i["type"] == "image"]
+    assert sorted(file.name for file in (tmp_path / "test" / item["source"]).iterdir()) == [
+        "00000_t1.nii.gz", "00001_t2.nii.gz",
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_made_is_said(labelled, tmp_path):
