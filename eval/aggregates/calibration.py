@@ -146,7 +146,7 @@ def reliability(rows: Sequence[Row], bins: int = BINS) -> dict[str, Any]:
             }
             for low, high, (count, p, yes) in zip(edges, edges[1:], sums)
         ],
-        "mass": round(float(np.mean(masses)), 4) if masses else None,
+        "mass": round(float(np.mean(masses)), 6) if masses else None,
     }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_figures_come_again_and_pages_are_made(name, tmp_path):
 
 def test_figures_of_a_task_whose_expert_is_not_installed_here():
     with pytest.raises(ValueError, match="no expert reads"):
-        get_task("chest_xray_expert")()
+        get_task("chest_xray_expert")().check(Options())
     task = recorded_task("chest_xray_expert", {"task": "chest_xray_expert", "metrics": ["exact_match"]}, [])
     assert task.headline == "f1_macro" and task.metrics == ("exact_match",)
 
