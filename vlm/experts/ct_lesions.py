@@ -3,7 +3,9 @@
 Body = largest region above -300 HU; candidates = soft-tissue regions clearly brighter than their surroundings that
 touch neither bone nor the body's rim, and nodules in the lungs (`ct_lungs.py`); the diameter comes from the area,
 partly covered pixels counted by brightness. Made for the synthetic slices; it shows the protocol on real pixel work
-and is no medical device.
+and is no medical device. What it does not understand it refuses: a slice with much bright tissue that is no lesion
+(contrast medium in vessels and organs, calcium, artefacts) or with more lesions than a slice plausibly has. On the
+contrast-enhanced slices of public test files it would otherwise report up to 81.
 """
 
 from pathlib import Path
@@ -20,10 +22,19 @@ from vlm.media.dicom_file import groups_of, num_frames, open_dicom
 from vlm.media.dicom_pixels import decode_frame, rescale
 from vlm.media.dicom_series import plane_of
 
-CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
+CARD = ExpertCard(
+    name="LESIONS",
+    modality="CT",
+    body_part="any",
+    returns="lesions",
+    weights="none; made for plain, phantom-like slices",
+)
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
 MIN_PIXELS, MAX_PIXELS_SIDE = 3, 2048
 MIN_ROUNDNESS = 0.5
+MIN_MM = 5.0  # below, the pixels of a slice tell no shape
+MAX_LESIONS = 10
+MAX_UNEXPLAINED_CM2 = 1.0
 
 
 def findings_text(number: int, largest: tuple[str, int] | None) -> str:
@@ -65,7 +76,8 @@ class CTLesions(Expert):
 
     def run(self, path: Path, arguments: tuple[str, ...]) -> ExpertResult:
         hu, spacing, left_is_high = read_slice(path)
-        mask, lesions = segment(hu, spacing)
+        mask, lesions, bright = _segment(hu, spacing)
+        check_plausible(bright & (mask == 0), spacing, len(lesions))
         for lesion in lesions:
             lesion["side"] = "left" if (lesion["column"] > lesion["middle"]) == left_is_high else "right"
         largest = (lesions[0]["side"], round(lesions[0]["mm"])) if lesions else None
@@ -125,33 +137,64 @@ def body_mask(hu: np.ndarray) -> np.ndarray:
     return regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
 
 
+def check_plausible(unexplained: np.ndarray, spacing: tuple[float, float], number: int) -> None:
+    """Raises `ExpertError` for a slice that the rule of `segment` does not fit: counting there would be guessing.
+
+    unexplained: (H, W) bool, bright tissue that is no lesion. number: of lesions found.
+    """
+    left = float(unexplained.sum()) * spacing[0] * spacing[1] / 100
+    if left > MAX_UNEXPLAINED_CM2:
+        raise ExpertError(
+            f"{left:.0f} square cm of bright tissue are no round lesions (contrast medium, calcium, artefacts?): "
+            "lesions cannot be told from them here"
+        )
+    if number > MAX_LESIONS:
+        raise ExpertError(f"{number} bright regions in one slice are no plausible number of lesions")
+
+
+def bright_tissue(hu: np.ndarray, body: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    """Soft tissue (H, W) bool above `LESION_HU`, away from bone, the body's rim and the lungs.
+
+    Bone, two pixels around it (its partly covered rim looks like a lesion), and the outermost pixels are out.
+    """
+    from scipy import ndimage
+
+    bone = ndimage.binary_dilation(hu > BONE_HU, iterations=2)
+    inside = ndimage.binary_erosion(ndimage.binary_fill_holes(body), iterations=3) & ~bone
+    return (hu > LESION_HU) & inside & ~lungs
+
+
 def segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Lesions in a slice `hu` (H, W): a mask (H, W) uint16 (1 = largest) and per lesion its measures, largest first.
 
     Each lesion has `mm` (diameter of the disc of equal area), `row`, `column` (centroid), `middle` (the body's middle
     column), `hu` (brightness) and `place` (soft tissue or lung).
     """
+    mask, found, _ = _segment(hu, spacing)
+    return mask, found
+
+
+def _segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, list[dict[str, Any]], np.ndarray]:
+    """As `segment`, and the bright tissue (H, W) bool in which lesions were looked for."""
     try:
         from scipy import ndimage
     except ImportError as error:
         raise ImportError("the expert LESIONS needs scipy: pip install 'radio-vlm[medical]'") from error
     body, mask = body_mask(hu), np.zeros(hu.shape, np.uint16)
     if not body.any():
-        return mask, []
+        return mask, [], body
     middle = float(np.nonzero(body)[1].mean())
-    # Bone, two pixels around it (its partly covered rim looks like a lesion), and the outermost pixels are out.
-    bone = ndimage.binary_dilation(hu > BONE_HU, iterations=2)
-    inside = ndimage.binary_erosion(ndimage.binary_fill_holes(body), iterations=3) & ~bone
     lungs = lung_mask(hu, body, spacing)
     found = [nodule | {"middle": middle, "place": "lung"} for nodule in nodules(hu, lungs, spacing)]
-    labels, _ = ndimage.label((hu > LESION_HU) & inside & ~lungs)
+    bright = bright_tissue(hu, body, lungs)
+    labels, _ = ndimage.label(bright)
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         window = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in box)
         region = labels[window] == label
         if region.sum() < MIN_PIXELS:
             continue
         measured = _measure(ndimage, hu[window], region, (labels[window] > 0) & ~region, spacing)
-        if measured is None:
+        if measured is None or measured["mm"] < MIN_MM:
             continue
         row, column = ndimage.center_of_mass(region)
         measured |= {"row": row + window[0].start, "column": column + window[1].start, "middle": middle}
@@ -159,7 +202,7 @@ def segment(hu: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, l
     found.sort(key=lambda lesion: -lesion["mm"])
     for number, lesion in enumerate(found, start=1):
         mask[lesion.pop("box")][lesion.pop("region")] = number
-    return mask, found
+    return mask, found, bright
 
 
 def _measure(

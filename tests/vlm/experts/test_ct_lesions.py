@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from tests.helpers.shared import shared_path
 from training.data.synthetic.slices import random_slice, render, write_dicom
 from vlm.experts import ExpertError, get_expert
 from vlm.experts.ct_lesions import segment
@@ -84,3 +85,40 @@ def test_a_file_that_is_no_dicom_is_refused(expert, tmp_path):
     (tmp_path / "a.dcm").write_text("hello")
     with pytest.raises(ExpertError, match="cannot read"):
         expert.run(tmp_path / "a.dcm", ())
+
+
+def enhanced(item, seed: int) -> np.ndarray:
+    """The slice after contrast medium: a vessel along it, and organs as bright as lesions."""
+    hu = render(item, seed)
+    bright = (hu > 55) & (hu < 90)
+    hu[bright] += 100  # the kidneys
+    hu[44:48, 20:76] = 210
+    return hu
+
+
+@pytest.mark.parametrize("change", ["contrast", "specks", "many"])
+def test_what_it_does_not_understand_is_refused(expert, tmp_path, change):
+    item = random_slice(random.Random(4), 96, 1)
+    hu = render(item, 0, noise=0)
+    rows, columns = np.mgrid[:96, :96]
+    if change == "contrast":
+        hu = enhanced(item, 0)
+    elif change == "specks":  # calcium: each too small for a lesion
+        hu[(rows % 6 == 0) & (columns % 6 == 0) & (np.abs(hu - 40) < 9)] = 200
+    else:
+        hu[(rows % 8 < 4) & (columns % 8 < 4) & (np.abs(rows - 42) < 20) & (np.abs(columns - 48) < 20)] = 160
+    write_dicom(tmp_path / "a.dcm", hu, item, 0, "t")
+    with pytest.raises(ExpertError, match="no plausible number" if change == "many" else "no round lesions"):
+        expert.run(tmp_path / "a.dcm", ())
+    write_dicom(tmp_path / "b.dcm", render(item, 0), item, 0, "t")
+    assert expert.run(tmp_path / "b.dcm", ()).text.startswith("1 lesion;")
+
+
+def test_it_counts_no_lesions_on_real_contrast_enhanced_slices(expert):
+    """Files of pydicom's test set: what has much bright tissue is refused, a plain head has no lesion."""
+    folder = shared_path("data/dicom")
+    plain = expert.run(folder / "693_J2KR.dcm", ())
+    assert plain.text == "0 lesions" and not plain.mask.any()
+    for name in ("CT_small.dcm", "explicit_VR-UN.dcm"):
+        with pytest.raises(ExpertError, match="square cm of bright tissue"):
+            expert.run(folder / name, ())
