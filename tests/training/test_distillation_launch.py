@@ -1,5 +1,5 @@
-"""Self-distillation through the real deepspeed launcher: two CPU processes train as one, under ZeRO-2 and ZeRO-3, with a
-second model as the teacher and with the student itself."""
+"""Self-distillation through the real deepspeed launcher: two CPU processes train as one, under ZeRO-2 and ZeRO-3, with
+a second model as the teacher and with the student itself."""
 
 import json
 from pathlib import Path
