@@ -1,6 +1,7 @@
 """Self-distillation: the divergence against its definition, what it counts by, its teachers, whole stages."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,9 @@ from training.distillation.targets import target_maker, target_names
 from training.distillation.teacher import SecondModel, WithoutAdapters, open_teacher
 from training.environment import Machine
 from training.loading import load_model
+from training.pipeline.marks import recipe_hash
 from training.recipe import Distill, RecipeError
-from training.recipe.loading import load_recipe
+from training.recipe.loading import load_recipe, to_dict
 from training.stage import train_stage
 from training.trainable import make_trainable
 
@@ -244,6 +246,9 @@ def test_a_stage_is_held_to_its_start_and_resumes(folder):
     kls = [one["distill_kl"] for one in history(whole)]
     assert len(kls) == 4 and kls[0] == pytest.approx(0, abs=1e-6) and kls[-1] > 1e-4
     assert json.loads((whole / "recipe.json").read_text())["distill"]["teacher"] == str(folder / "start")
+    asked = load_recipe(None, [f"model={folder / 'start'}", "distill.weight=2"])
+    noted = replace(asked, distill=replace(asked.distill, teacher=asked.model))
+    assert recipe_hash(to_dict(noted)) == recipe_hash(to_dict(asked)), "the pipeline knows the stage by its recipe"
     resumed = run(folder, "resumed", "distill.weight=2", "optimizer=muon", f"resume={whole / 'checkpoint-2'}")
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-5)
     assert [one["distill_kl"] for one in history(resumed)] == pytest.approx(kls, rel=1e-3, abs=1e-6)

@@ -108,12 +108,16 @@ class WithoutAdapters(Teacher):
                     parameter.data = value
 
     def _run(self, inputs: dict) -> None:
-        if self.sharded and inputs.get("pixel_values") is None and inputs.get("pixel_values_videos") is None:
-            # ranks gather weights together: one without pictures makes the calls of the others, in their order
-            inputs = dict(inputs)
-            embeds = self.model.get_input_embeddings()(inputs.pop("input_ids"))
-            inputs["inputs_embeds"] = embeds + self.model._idle_media().to(embeds)
-        super()._run(inputs)
+        if not self.sharded or any(inputs.get(key) is not None for key in ("pixel_values", "pixel_values_videos")):
+            return super()._run(inputs)
+        # ZeRO-3's ranks gather weights together: one without pictures makes the calls of the others, in their order
+        idle = self.model.get_input_embeddings().register_forward_hook(
+            lambda module, given, embeds: embeds + self.model._idle_media().to(embeds)
+        )
+        try:
+            super()._run(inputs)
+        finally:
+            idle.remove()
 
 
 def asked_rows(targets: torch.Tensor, asked: torch.Tensor | None) -> torch.Tensor:

@@ -81,6 +81,8 @@ def _chosen(tree: dict) -> dict:
     """Dotted key -> value of what does not stand at its default."""
     defaults, source = _flat(asdict(Recipe())), asdict(Source(path="-"))
     flat = _flat(tree)
+    if flat.get("distill.teacher") == tree.get("model"):
+        flat["distill.teacher"] = None  # a stage writes down whom the default meant
     for key, value in flat.items():
         if key in ("data.sources", "data.eval_sources", "data.replay.sources"):
             flat[key] = [{k: v for k, v in one.items() if k not in source or v != source[k]} for one in value]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from llm.lora import is_adapter_parameter
 from training.deepspeed_file import offloads, read_deepspeed
 from training.plan.meta_step import StepMemory
 from training.recipe import ZERO_CHOICES, Recipe
@@ -27,6 +28,7 @@ class Weights:
         moments: bytes of optimizer moments. total: how many weights there are.
         largest: bytes of the largest tensor that one operation reads; dequantized: bytes of the largest quantized one.
         ema: bytes of the moving average. hidden: width of the language model, from which `auto` buckets follow.
+        teacher: bytes that self-distillation keeps beside the model.
     """
 
     held: float
@@ -38,6 +40,7 @@ class Weights:
     dequantized: float
     ema: float
     hidden: int
+    teacher: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,19 @@ def weights_of(model: nn.Module, groups: list[dict], recipe: Recipe) -> Weights:
     dequantized = max(quantized.values(), default=0)
     ema = 4 * numbers if recipe.train.ema_decay else 0
     hidden = model.config.get_text_config().hidden_size
-    return Weights(held, trained, numbers, moments, total, largest, dequantized, ema, hidden)
+    teacher = _teacher(model, recipe, held)
+    return Weights(held, trained, numbers, moments, total, largest, dequantized, ema, hidden, teacher)
+
+
+def _teacher(model: nn.Module, recipe: Recipe, held: float) -> float:
+    """Bytes of the teacher: a second model as large as this one; with adapters, whose base is the teacher, copies of
+    what trains beside them."""
+    if not recipe.distill.weight:
+        return 0.0
+    if not recipe.adapter.rank or recipe.distill.teacher not in (None, recipe.model):
+        return held
+    beside = (p for name, p in model.named_parameters() if p.requires_grad and not is_adapter_parameter(name))
+    return float(sum(p.numel() * p.element_size() for p in beside))
 
 
 def _quantized(model: nn.Module) -> dict[str, int]:
@@ -98,11 +113,24 @@ def _quantized(model: nn.Module) -> dict[str, int]:
 def gpu_memory(
     weights: Weights, step: StepMemory, recipe: Recipe, zero: str, gpus: int, bf16: bool, accumulates: bool
 ) -> GpuMemory:
-    """One GPU of `gpus` under a ZeRO stage (`ZEROS`, or a DeepSpeed JSON's path).
+    """One GPU of `gpus` under a ZeRO stage (`ZEROS`, or a DeepSpeed JSON's path), with a whole teacher where there is
+    one.
 
     Args:
         accumulates: whether an optimizer step has several forward passes.
     """
+    memory = _without_teacher(weights, step, recipe, zero, gpus, bf16, accumulates)
+    teacher = weights.teacher
+    if zero == "none" and bf16 and not recipe.adapter.rank:
+        teacher *= 2  # fp32 as the weights of the student
+    elif teacher and zero != "none" and read_deepspeed(zero)["zero_optimization"]["stage"] == 3:
+        teacher = weights.held  # nothing can be exchanged in shards
+    return replace(memory, weights=memory.weights + teacher)
+
+
+def _without_teacher(
+    weights: Weights, step: StepMemory, recipe: Recipe, zero: str, gpus: int, bf16: bool, accumulates: bool
+) -> GpuMemory:
     size = weights.numbers
     width = 2 if bf16 else 4
     passing = weights.dequantized + step.peak

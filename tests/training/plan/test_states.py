@@ -1,6 +1,7 @@
 """What ZeRO holds, against sums made by hand; the batch that is planned for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from training.plan.batch import PlannedBatch, planned_batch
 from training.plan.estimate import _cheapest_first, _smaller, barred_zeros
 from training.plan.meta_step import StepMemory
 from training.plan.states import Weights, gpu_memory
-from training.recipe import ZERO_CHOICES
+from training.recipe import ZERO_CHOICES, Recipe
 from training.recipe.loading import load_recipe
 
 N = 1_000_000_000  # parameters, all bf16 and all trained with AdamW
@@ -97,3 +98,10 @@ def test_pictures_fill_their_share_of_the_batch(share):
     assert (batch.rows, batch.length, batch.packed) == (2, 2048, True)
     assert batch.image_tokens == pytest.approx(share * batch.tokens, rel=0.05)
     assert batch.patches == 4 * batch.image_tokens == sum(h * w for h, w in batch.grids)
+
+
+def test_a_teacher_is_whole_on_every_gpu():
+    with_teacher, recipe = replace(WEIGHTS, teacher=2 * N), Recipe()
+    for zero, more in (("zero2", 2 * N), ("zero3", 2 * N), ("none", 4 * N)):
+        plain, held = (gpu_memory(one, STEP, recipe, zero, 8, True, True) for one in (WEIGHTS, with_teacher))
+        assert held.total - plain.total == pytest.approx(more), zero

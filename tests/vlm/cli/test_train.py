@@ -278,6 +278,17 @@ def guarded(recipes, scores: dict, **options) -> None:
     (recipes.parent / "scores").write_text(json.dumps(scores))
 
 
+def test_a_single_stage_is_held_against_the_model_it_starts_from(recipes, capsys):
+    guarded(recipes, {"s2": 0.8, "s3": 0.79}, tolerance=0.05)
+    for name in ("s1", "s2"):
+        (recipes / f"{name}.yaml").unlink()
+    (recipes.parent / "run/s2").mkdir()
+    assert train(recipes) == 0
+    assert calls(recipes) == "?s2 s3 ?s3"
+    table = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| text (exact_match)"))
+    assert "0.800" in table and "0.790" in table and "-0.010 to start" in table and "kept" in table
+
+
 def test_the_guard_stops_after_the_stage_that_forgot(recipes, capsys):
     guarded(recipes, {"s0": 0.8, "s1": 0.81, "s2": 0.5, "s3": 0.9}, tolerance=0.05)
     assert train(recipes) == 3
