@@ -168,7 +168,8 @@ class Dialogues:
                 break
             card, question, kind = found
             answer = self.wording.answer(rng, "wrong_modality", **self.foreign_words(work, card))
-            offered = [one for one in self.cards if one == card or work.modality in one.modalities]
+            alone = rng.random() < 0.5  # else among the cards that do fit
+            offered = [one for one in self.cards if one == card or not alone and work.modality in one.modalities]
             messages = answered_at_once(work.items, offered, question, answer)
             rows.append(plain_row(messages, kind, answer) | {"offer": [card.name]})
         return rows

@@ -56,9 +56,10 @@ def ct(rng: random.Random, split: str, size: int) -> list[Drawing]:
         if silent:
             _forget(path, "ImageOrientationPatient")
 
-    table = ("table", "Table?", "yes" if item.table else "no")
-    window = ("window", "Window?", item.window)
-    return [Drawing(write, {} if silent else labels, [table, window, ("modality", "Modality?", "CT")], said)]
+    asked = [("table", "Table?", "yes" if item.table else "no"), ("window", "Window?", item.window)]
+    if rng.random() < 0.25:  # seldom: the other modalities ask for little else
+        asked.append(("modality", "Modality?", "CT"))
+    return [Drawing(write, {} if silent else labels, asked, said)]
 
 
 def dx(rng: random.Random, split: str, size: int) -> list[Drawing]:
