@@ -1,5 +1,5 @@
-"""The commands of README.md, training/README.md and eval/README.md, run as written: the demo in its fast form, then all
-that works on what it leaves.
+"""The commands of README.md, eval/README.md, training/README.md and MEDICAL.md, run as written: the demo in its fast
+form, then all that works on what it leaves.
 
 Placeholders of the README (`receipt.png`, `my-data` ...) are made here from the demo's own data. Commands that download
 real weights, install packages or need the user's own machine are listed by name and only checked for being known.
@@ -23,7 +23,8 @@ BIN = Path(sys.executable).parent
 
 
 def bash_commands() -> list[str]:
-    pages = [(ROOT / name).read_text() for name in ("README.md", "training/README.md", "eval/README.md")]
+    names = ("README.md", "training/README.md", "training/MEDICAL.md", "eval/README.md")
+    pages = [(ROOT / name).read_text() for name in names]
     blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
     blocks = [block for block in blocks if not block.startswith("#!")]  # a Slurm job
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
@@ -61,6 +62,7 @@ def workplace(tmp_path_factory) -> Path:
     data = place / "runs/demo/data"
     shutil.copy(data / "documents-test/images/000000.png", place / "receipt.png")
     shutil.copy(data / "videos-test/videos/000000.mp4", place / "clip.mp4")
+    shutil.copy(data / "patients-test/dicom/000000.dcm", place / "slice.dcm")
     pages = [Image.open(path).convert("RGB") for path in sorted((data / "documents-test/images").iterdir())[:3]]
     pages[0].save(place / "report.pdf", save_all=True, append_images=pages[1:])
     shutil.copytree(data / "documents-val", place / "my-data")
