@@ -35,8 +35,8 @@ SECONDS = {
     "stage1": 60,
     "stage2": 240,
     "stage3": 80,
-    "stage4": 80,
-    "eval": 30,
+    "stage4": 120,
+    "eval": 35,
     "end": 15,
 }
 DIALOGUES = ("train", "val", "test")
