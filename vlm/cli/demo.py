@@ -98,13 +98,13 @@ def build_steps(args: argparse.Namespace, root: Path, settings: dict, processes:
 
 def dialogues(args: argparse.Namespace, root: Path, settings: dict, cli: list[str]) -> list[list[str]]:
     """The experts asked about every image of the patients, and what was said written as conversations."""
-    tiny = root / "training/recipes/tiny"
-    same = {"expert_weights": args.out / "experts", "wording": tiny / "wording.yaml", "seed": args.seed}
+    wording = root / "training/recipes/tiny/wording.yaml"
+    same = {"expert_weights": args.out / "experts", "wording": wording, "seed": args.seed}
     return [
         [
             *(*cli, "make-expert-data"),
             *flags(images=args.out / f"data/patients-{split}", out=args.out / f"data/medical-{split}", split=split),
-            *flags(**same, **({"mixture": tiny / "medical_mixture.yaml"} if split == "train" else {})),
+            *flags(**same),
             *("--shares", *(f"{form}={share}" for form, share in settings["dialogues"][split].items())),
         ]
         for split in DIALOGUES
