@@ -68,8 +68,8 @@ class ExpertConversation(Task):
         """The expert that should be called for a sample, given which one was; None where none should be."""
         return sample.meta.get("expert")
 
-    def cards(self, sample: Sample) -> list[str] | None:
-        """Experts whose cards are shown whatever the image is; None: those that fit it."""
+    def extra_cards(self, sample: Sample) -> list[str] | None:
+        """Experts whose cards are shown beside those that fit the image."""
         return None
 
     def controllable(self, sample: Sample) -> bool:
@@ -141,7 +141,7 @@ class ExpertConversation(Task):
                 [sample.prompt for sample, _ in asked],
                 offer=offer,
                 expert_override=[file_of(donor) if donor else None for _, donor in asked],
-                card_override=[self.cards(sample) for sample, _ in asked],
+                extra_cards=[self.extra_cards(sample) for sample, _ in asked],
             )
             weighed = self.weighed(asked, transcripts, generator, options) if offer else {}
             for (sample, donor), transcript in zip(asked, transcripts):

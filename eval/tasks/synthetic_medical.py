@@ -4,8 +4,8 @@ Which experts there are is said by the dataset's header (`experts`); in the olde
 names none, it is `LESIONS`. Cards are offered by the image's modality, as in `chat`. What a record's `meta` may say:
 
 - `expert`: the call that is wanted, a name or a whole trigger (`<FINDINGS(effusion)>`); null where none is;
-- `offer`: experts whose cards are shown although they do not fit the image. The model must not call them; if it does,
-  the session refuses as it does everywhere;
+- `offer`: experts whose cards are shown although they do not fit the image, beside those that do, as in training. The
+  model must not call them; if it does, the session refuses as it does everywhere;
 - `form`: what the record tries (`expert`, `no_expert`, `wrong_modality`, …); there is a figure for each.
 
 Records with `offer` stand under no control: without their cards they would be another question, and no expert ever
@@ -57,7 +57,7 @@ class SyntheticMedical(ExpertConversation):
     def describe(self, options: Options) -> dict[str, Any]:
         return {**super().describe(options), "disagreement": list(self.disagreement)}
 
-    def cards(self, sample: Sample) -> list[str] | None:
+    def extra_cards(self, sample: Sample) -> list[str] | None:
         return sample.meta.get("offer") if file_of(sample) else None
 
     def controllable(self, sample: Sample) -> bool:

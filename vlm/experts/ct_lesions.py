@@ -22,13 +22,7 @@ from vlm.media.dicom_file import groups_of, num_frames, open_dicom
 from vlm.media.dicom_pixels import decode_frame, rescale
 from vlm.media.dicom_series import plane_of
 
-CARD = ExpertCard(
-    name="LESIONS",
-    modality="CT",
-    body_part="any",
-    returns="lesions",
-    weights="none; made for plain, phantom-like slices",
-)
+CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
 MIN_PIXELS, MAX_PIXELS_SIDE = 3, 2048
 MIN_ROUNDNESS = 0.5

@@ -135,7 +135,7 @@ class ExpertSession:
         conversations: Sequence[Messages],
         offer: bool = True,
         expert_override: Sequence[str | Path | None] | None = None,
-        card_override: Sequence[Sequence[str] | None] | None = None,
+        extra_cards: Sequence[Sequence[str] | None] | None = None,
     ) -> list[Transcript]:
         """Answer the last user turn of every conversation, calling experts where the model asks for them.
 
@@ -146,19 +146,19 @@ class ExpertSession:
         offer: False withholds the cards (control "expert withheld"); a trigger is then answered by an error.
         expert_override: for each conversation the file that experts read instead of the conversation's own image, or
             None (control "expert wrong": the file of a sample whose answer differs).
-        card_override: for each conversation the experts whose cards are shown, or None: those that fit. A call of one
-            that is shown and does not fit is refused as in every conversation (the question "wrong modality").
+        extra_cards: for each conversation experts whose cards are shown beside those that fit, or None. A call of one
+            that does not fit is refused as in every conversation (the question "wrong modality").
         Returns one `Transcript` per conversation, in order. An expert that fails never raises: its message is fed back.
         """
         if expert_override is not None and len(expert_override) != len(conversations):
             raise ValueError(f"{len(expert_override)} expert_override files for {len(conversations)} conversations")
-        if card_override is not None and len(card_override) != len(conversations):
-            raise ValueError(f"{len(card_override)} card_override lists for {len(conversations)} conversations")
+        if extra_cards is not None and len(extra_cards) != len(conversations):
+            raise ValueError(f"{len(extra_cards)} extra_cards lists for {len(conversations)} conversations")
         states = []
         for index, messages in enumerate(conversations):
             override = expert_override[index] if expert_override is not None else None
-            shown = card_override[index] if card_override is not None else None
-            states.append(self._open(messages, offer, override, f"conversation {index}", shown))
+            extra = extra_cards[index] if extra_cards is not None else None
+            states.append(self._open(messages, offer, override, f"conversation {index}", extra or ()))
         open_ = states
         while open_:
             replies = generate([state.transcript.messages for state in open_])
@@ -207,17 +207,13 @@ class ExpertSession:
         offer: bool,
         override: str | Path | None,
         what: str,
-        shown: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
     ) -> OpenConversation:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{what} must end in a user turn")
         files = image_refs(messages)
-        offer = offer and (shown is None or bool(shown))  # no card at all: withheld
         fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
-        besides: list[ExpertCard] = []
-        if shown is not None and offer:
-            besides = [self._card(name) for name in shown]
-            fitting = {number: [card for card in cards if card.name in shown] for number, cards in fitting.items()}
+        besides = [self._card(name) for name in extra] if offer else []
         state = OpenConversation.of(messages, files, fitting, list(self.cards), override, besides)
         for ref in files if offer and self.cards else []:
             if not fitting[ref.number]:
