@@ -46,13 +46,21 @@ class SyntheticMedical(ExpertConversation):
     calibrated = True
 
     def __init__(self, dataset: Dataset | None = None) -> None:
-        """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words."""
+        """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words, and for a
+        record that offers what is no expert of the data."""
         super().__init__(dataset)
         header = dataset.info if dataset is not None else {}
         self.disagreement = tuple(word.lower() for word in _words(header, "disagreement") or DISAGREEMENT)
-        if experts := _words(header, "experts"):
-            self.experts = experts
+        if header.get("experts") is not None:  # none at all is a list too
+            self.experts = _words(header, "experts")
             self.max_new_tokens = 48  # a call with an argument, or an answer that says that it doubts the result
+        for sample in dataset.samples if dataset is not None else ():
+            offer = sample.meta.get("offer")
+            if offer is not None and not (isinstance(offer, list) and set(map(str, offer)) <= set(self.experts)):
+                raise ValueError(
+                    f"record {sample.id}: offer must be a list of experts of the data ({', '.join(self.experts)}), "
+                    f"not {offer!r:.80}"
+                )
 
     def describe(self, options: Options) -> dict[str, Any]:
         return {**super().describe(options), "disagreement": list(self.disagreement)}

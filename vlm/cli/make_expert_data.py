@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
             raise RadioVLMError(f"--{option} must be at least 1, this is {getattr(args, option)}")
     if args.expert_weights is not None and not args.expert_weights.is_dir():
         raise RadioVLMError(f"--expert-weights: no such folder {args.expert_weights}")
-    experts = tuple(name for name in args.experts.split(",") if name) if args.experts is not None else None
+    named = None if args.experts is None else [name.strip() for name in args.experts.split(",")]
+    experts = None if named is None else tuple(name for name in named if name)
     settings = Settings(
         args.images, args.out, experts, args.expert_weights, args.split, args.seed, read_wording(args.wording),
         read_mixture(args.mixture), read_shares(args.shares), args.originals, args.workers, args.limit,
