@@ -231,6 +231,7 @@ def test_a_header_without_any_expert_offers_none(folder):
 )
 def test_headers_that_cannot_be_used(folder, header, words):
     (folder / "dataset.json").write_text(json.dumps(HEADER | header))
+    (folder / "records.jsonl").write_text(json.dumps(record("ct-1", "How many?", "2", "number", "expert")))
     with pytest.raises(ValueError, match=words):
         run(folder)
 

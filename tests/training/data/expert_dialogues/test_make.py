@@ -283,7 +283,7 @@ def test_one_image_that_breaks_its_reader_ends_no_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "image_items", image_items)
     ((where, why),) = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",))).problems
-    assert where.endswith("images.jsonl:2") and why.startswith("cannot be read (ValueError in test_make.py:")
+    assert where.endswith("images.jsonl:2") and why.startswith("cannot be read (ValueError in ")
     assert "Zebrowski" not in why and str(tmp_path) not in why
 
 
@@ -305,8 +305,8 @@ def test_a_label_with_a_slip_in_its_name_is_said(tmp_path):
     rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0)
     write_rows(tmp_path / "set", [row | {"labels": {"nunber": 1, "side": "left"}} for row in rows])
     said = "\n".join(make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",))).lines())
-    expected = "warning: the label 'nunber' (2 images) is asked about by no expert here; their topics: number, side, size"
-    assert expected in said and "'side'" not in said
+    assert "warning: the label 'nunber' (2 images) is asked about by no expert here; their topics: number" in said
+    assert "'side'" not in said
 
 
 def test_code_that_an_expert_uses_makes_it_another_one():
