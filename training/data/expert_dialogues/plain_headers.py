@@ -2,7 +2,8 @@
 
 Experts need Hounsfield units and headers, a test set may name no patient: so of a DICOM header only the elements listed
 here are written anew, UIDs as their hashes. Free text does not leave, but for the word of the MRI sequence that it
-names. Pixels stay as they are, compressed ones too; text burned into them cannot be seen here.
+names. Pixels stay as they are, compressed ones too: text burned into them, or put into their code by an encoder (the
+comments of a JPEG), cannot be seen here.
 """
 
 import gzip
