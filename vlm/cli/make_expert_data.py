@@ -17,8 +17,8 @@ with `volume` in place of `image` for a series or NIfTI, and `modality` where th
 columns image, patient and a column a label; or ChestX-ray14 with its Data_Entry_2017.csv. A patient without a split is
 given one by a hash.
 
-What was converted and run is kept in --out: a run that was stopped goes on where it was. What cannot be read is named by
-file and line of the list, never by the image's own file, which may name a patient."""
+What was converted and run is kept in --out: a run that was stopped goes on where it was. What cannot be read is named
+by file and line of the list, never by the image's own file, which may name a patient."""
 EPILOG = """examples:
   radio-vlm make-expert-data --images hospital --out data/experts
   radio-vlm make-expert-data --images hospital --out data/experts-test --split test --experts LESIONS
