@@ -18,7 +18,10 @@ columns image, patient and a column a label; or ChestX-ray14 with its Data_Entry
 given one by a hash.
 
 What was converted and run is kept in --out: a run that was stopped goes on where it was. What cannot be read is named
-by file and line of the list, never by the image's own file, which may name a patient."""
+by file and line of the list, never by the image's own file, which may name a patient.
+
+Out of your questions, answers and reports is taken what the image's own header states of the patient, and the list's
+word for the patient. Any other name in them stays: read what you hand on."""
 EPILOG = """examples:
   radio-vlm make-expert-data --images hospital --out data/experts
   radio-vlm make-expert-data --images hospital --out data/experts-test --split test --experts LESIONS

@@ -88,6 +88,8 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
 
     Raises `ExpertError` where the file is no single CT slice or its header is silent on spacing or orientation.
     """
+    if path.is_dir():
+        raise ExpertError("needs one slice, this is a whole series")
     try:
         data = open_dicom(path)
         modality = safe_header(data).get("Modality", "")

@@ -120,6 +120,16 @@ def test_a_series_that_is_none_is_told_and_logged(tmp_path, places, changes, exp
     assert (row["event"], row["ok"], row["text"]) == ("call", expected == "3 slices", expected)
 
 
+def test_the_expert_for_one_slice_says_so_of_a_series(tmp_path):
+    from tests.helpers.ct_series import write_series
+
+    write_series(tmp_path / "s", [0, 5, 10])
+    content = [{"type": "volume", "volume": str(tmp_path / "s")}, {"type": "text", "text": "Side?"}]
+    with ExpertSession(["LESIONS"]) as session:
+        (call,) = ask(session, [{"role": "user", "content": content}], "<LESIONS()>").calls
+    assert call.text == "error: needs one slice, this is a whole series"
+
+
 class Wordy(Expert):
     """Names the patient just where a long result, or a long error, is cut."""
 
