@@ -68,6 +68,10 @@ def item_files(item: dict[str, Any]) -> list[str]:
 def _original(image: LabelledImage, digest: str, out: Path, modality: str | None) -> Items:
     if image.kind == "image" and not is_dicom(image.path):
         return _picture(image, digest, out, modality)  # nothing but pixels is in it
+    if image.kind == "image":
+        load_image(image.path)  # raises for what no model could be shown, which a copy would not notice
+    else:
+        volume_views(image)
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     stated = {} if image_facts(image.path).modality or not modality else {"modality": modality}
     if image.path.is_dir():

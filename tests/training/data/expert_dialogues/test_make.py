@@ -269,6 +269,17 @@ def test_images_that_cannot_be_read_are_counted_and_named(tmp_path):
         make(Settings(tmp_path / "set", tmp_path / "none", experts=("LESIONS",)))
 
 
+def test_what_cannot_be_shown_is_no_test_question_either(tmp_path):
+    """A copy of a file, cut off or empty, would be made without a word."""
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0, split="test")
+    file = tmp_path / "set" / rows[1]["image"]
+    file.write_bytes(file.read_bytes()[:-500])
+    (tmp_path / "set" / "none").mkdir()
+    write_rows(tmp_path / "set", [*rows, {"volume": "none", "patient": "P", "modality": "CT", "split": "test"}])
+    summary = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",), split="test"))
+    assert [where.rpartition(":")[2] for where, _ in summary.problems] == ["2", "3"]
+
+
 def test_one_image_that_breaks_its_reader_ends_no_run(tmp_path, monkeypatch):
     """Whatever a reader raises, its words quote files and headers: only the kind of error is told."""
     from training.data.expert_dialogues import make as module
