@@ -97,8 +97,9 @@ def _talk(row: Row) -> str:
     turns = row.get("turns") or []
     said = [_line("user", f'<span class="asked">{escape(short(row["question"], 240))}</span>')]
     if offered := _offered(turns, row):
-        words = "on offer, though made for another modality" if row.get("offer") else "experts on offer"
-        said.append(_line("", f"{words}: {offered}", "note"))
+        foreign = ", ".join(map(str, row.get("offer") or []))
+        note = f"; made for another modality: {escape(foreign)}" if foreign else ""
+        said.append(_line("", f"experts on offer: {offered}{note}", "note"))
     calls = iter(row["calls"] or [])
     for turn in turns[1:-1]:
         if turn["role"] == "assistant":

@@ -6,7 +6,6 @@ The conversation runs through `vlm.experts`, the code that also serves `chat`, s
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from eval.backends.base import Messages, Reply
 from eval.controls import EXPERT_WITHHELD, EXPERT_WRONG, UNCONTROLLED, choose_donors
 from eval.data import Sample, text_of
 from eval.generation import Generator, Request
-from eval.hashing import folder_fingerprint
 from eval.metrics.expert_trigger import called_expert
 from eval.tasks.base import Ask, Options, Row, Task
 
@@ -62,14 +60,14 @@ class ExpertConversation(Task):
 
     def describe(self, options: Options) -> dict[str, Any]:
         """Also the experts with a digest of their weights: with others, a result would be another one."""
-        return {**super().describe(options), "experts": {n: weights_digest(n, options) for n in self.offered(options)}}
+        return {**super().describe(options), "experts": {n: digest_of(n, options) for n in self.offered(options)}}
 
     def wanted_expert(self, sample: Sample, called: str | None) -> str | None:
         """The expert that should be called for a sample, given which one was; None where none should be."""
         return sample.meta.get("expert")
 
-    def cards(self, sample: Sample) -> list[str] | None:
-        """Experts whose cards are shown whatever the image is; None: those that fit it."""
+    def extra_cards(self, sample: Sample) -> list[str] | None:
+        """Experts whose cards are shown beside those that fit the image."""
         return None
 
     def controllable(self, sample: Sample) -> bool:
@@ -141,7 +139,7 @@ class ExpertConversation(Task):
                 [sample.prompt for sample, _ in asked],
                 offer=offer,
                 expert_override=[file_of(donor) if donor else None for _, donor in asked],
-                card_override=[self.cards(sample) for sample, _ in asked],
+                extra_cards=[self.extra_cards(sample) for sample, _ in asked],
             )
             weighed = self.weighed(asked, transcripts, generator, options) if offer else {}
             for (sample, donor), transcript in zip(asked, transcripts):
@@ -179,18 +177,13 @@ class ExpertConversation(Task):
         return {**super().aggregates(), **{one.name: one for one in (TriggerPrecision(), TriggerRecall())}}
 
 
-def weights_digest(name: str, options: Options) -> str | None:
+def digest_of(name: str, options: Options) -> str | None:
     """Of the weights that an expert would be opened with; None where it has none, or is an instance made by hand."""
     from vlm.experts.protocol import expert_names, get_expert
-    from vlm.experts.weights import own_folder, weights_folder
+    from vlm.experts.weights import weights_digest
 
-    if name not in expert_names() or not (kept := get_expert(name).weights_name):
-        return None
     root = Path(options.expert_weights) if options.expert_weights else None
-    folder = own_folder(get_expert(name), root).get("folder", weights_folder(kept))
-    folders = [folder, *sorted(inner for inner in folder.rglob("*") if inner.is_dir())] if folder.is_dir() else []
-    digests = [folder_fingerprint(inner) for inner in folders]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else None
+    return weights_digest(get_expert(name), root) if name in expert_names() else None
 
 
 def file_of(sample: Sample) -> Path | None:
@@ -201,12 +194,12 @@ def file_of(sample: Sample) -> Path | None:
 
 
 def modality_of(sample: Sample) -> str | None:
-    """The modality of that file: as its header says, or else the message."""
+    """The modality of that file: as its header says, or the message where the header is silent."""
     from vlm.experts.conversation import image_refs
-    from vlm.experts.image_facts import image_facts
+    from vlm.experts.image_facts import modality_of_file
 
     refs = image_refs(sample.prompt)
-    return (image_facts(refs[-1].path).modality or refs[-1].modality) if refs else None
+    return modality_of_file(refs[-1].path, refs[-1].modality) if refs else None
 
 
 def name_of(file: str | Path | None, sample: Sample) -> str | None:

@@ -4,8 +4,8 @@ Which experts there are is said by the dataset's header (`experts`); in the olde
 names none, it is `LESIONS`. Cards are offered by the image's modality, as in `chat`. What a record's `meta` may say:
 
 - `expert`: the call that is wanted, a name or a whole trigger (`<FINDINGS(effusion)>`); null where none is;
-- `offer`: experts whose cards are shown although they do not fit the image. The model must not call them; if it does,
-  the session refuses as it does everywhere;
+- `offer`: experts whose cards are shown although they do not fit the image, beside those that do, as in training. The
+  model must not call them; if it does, the session refuses as it does everywhere;
 - `form`: what the record tries (`expert`, `no_expert`, `wrong_modality`, …); there is a figure for each.
 
 Records with `offer` stand under no control: without their cards they would be another question, and no expert ever
@@ -46,18 +46,26 @@ class SyntheticMedical(ExpertConversation):
     calibrated = True
 
     def __init__(self, dataset: Dataset | None = None) -> None:
-        """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words."""
+        """Raises ValueError for a header whose `experts` or `disagreement` is no list of names or words, and for a
+        record that offers what is no expert of the data."""
         super().__init__(dataset)
         header = dataset.info if dataset is not None else {}
         self.disagreement = tuple(word.lower() for word in _words(header, "disagreement") or DISAGREEMENT)
-        if experts := _words(header, "experts"):
-            self.experts = experts
+        if header.get("experts") is not None:  # none at all is a list too
+            self.experts = _words(header, "experts")
             self.max_new_tokens = 48  # a call with an argument, or an answer that says that it doubts the result
+        for sample in dataset.samples if dataset is not None else ():
+            offer = sample.meta.get("offer")
+            if offer is not None and not (isinstance(offer, list) and set(map(str, offer)) <= set(self.experts)):
+                raise ValueError(
+                    f"record {sample.id}: offer must be a list of experts of the data ({', '.join(self.experts)}), "
+                    f"not {offer!r:.80}"
+                )
 
     def describe(self, options: Options) -> dict[str, Any]:
         return {**super().describe(options), "disagreement": list(self.disagreement)}
 
-    def cards(self, sample: Sample) -> list[str] | None:
+    def extra_cards(self, sample: Sample) -> list[str] | None:
         return sample.meta.get("offer") if file_of(sample) else None
 
     def controllable(self, sample: Sample) -> bool:

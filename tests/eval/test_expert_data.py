@@ -205,11 +205,33 @@ def test_results_name_the_experts_and_their_weights(folder):
     assert run(folder)["run"]["tasks"]["medical"]["experts"]["SHOWS"] != before["SHOWS"]
 
 
+@pytest.mark.parametrize("offer", ["SPOTS", ["ELSEWHERE"], [1]])
+def test_a_record_that_offers_what_is_no_expert_is_named_before_a_model_is_asked(folder, offer):
+    odd = record("mr-1", "How many?", "unknown", "number", "wrong_modality", offer=offer)
+    (folder / "records.jsonl").write_text(json.dumps(odd))
+    with pytest.raises(ValueError, match="record mr-1-number: offer must be a list of experts of the data"):
+        job_for_data(folder)
+
+
+def test_a_card_on_purpose_stands_beside_those_that_fit_as_in_training(folder):
+    odd = record("ct-1", "Any nodule? It is CT.", "unknown", "nodule", "wrong_modality", offer=["SHOWS"])
+    (folder / "records.jsonl").write_text(json.dumps(odd))
+    turn = rows_of(run(folder))["ct-1-nodule"]["turns"][0]["text"]
+    assert turn == "Experts:\n<SHOWS(effusion|nodule)> DX: findings\n<SPOTS()> CT: spots\nAny nodule? It is CT."
+
+
+def test_a_header_without_any_expert_offers_none(folder):
+    (folder / "dataset.json").write_text(json.dumps(HEADER | {"experts": []}))
+    (folder / "records.jsonl").write_text(json.dumps(record("ct-1", "Which table?", "unknown", "table", "vqa")))
+    assert rows_of(run(folder))["ct-1-table"]["turns"][0]["text"] == "Which table?"
+
+
 @pytest.mark.parametrize(
     ("header", "words"), [({"experts": "SPOTS"}, "must be a list"), ({"experts": ["X"]}, "unknown expert X")]
 )
 def test_headers_that_cannot_be_used(folder, header, words):
     (folder / "dataset.json").write_text(json.dumps(HEADER | header))
+    (folder / "records.jsonl").write_text(json.dumps(record("ct-1", "How many?", "2", "number", "expert")))
     with pytest.raises(ValueError, match=words):
         run(folder)
 

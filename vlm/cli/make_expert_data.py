@@ -17,7 +17,11 @@ with `volume` in place of `image` for a series or NIfTI, and `modality` where th
 columns image, patient and a column a label; or ChestX-ray14 with its Data_Entry_2017.csv. A patient without a split is
 given one by a hash.
 
-What was converted and run is kept in --out: a run that was stopped goes on where it was."""
+What was converted and run is kept in --out: a run that was stopped goes on where it was. What cannot be read is named
+by file and line of the list, never by the image's own file, which may name a patient.
+
+Out of your questions, answers and reports is taken what the image's own header states of the patient, and the list's
+word for the patient. Any other name in them stays: read what you hand on."""
 EPILOG = """examples:
   radio-vlm make-expert-data --images hospital --out data/experts
   radio-vlm make-expert-data --images hospital --out data/experts-test --split test --experts LESIONS
@@ -73,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
             raise RadioVLMError(f"--{option} must be at least 1, this is {getattr(args, option)}")
     if args.expert_weights is not None and not args.expert_weights.is_dir():
         raise RadioVLMError(f"--expert-weights: no such folder {args.expert_weights}")
-    experts = tuple(name for name in args.experts.split(",") if name) if args.experts is not None else None
+    named = None if args.experts is None else [name.strip() for name in args.experts.split(",")]
+    experts = None if named is None else tuple(name for name in named if name)
     settings = Settings(
         args.images, args.out, experts, args.expert_weights, args.split, args.seed, read_wording(args.wording),
         read_mixture(args.mixture), read_shares(args.shares), args.originals, args.workers, args.limit,

@@ -22,13 +22,7 @@ from vlm.media.dicom_file import groups_of, num_frames, open_dicom
 from vlm.media.dicom_pixels import decode_frame, rescale
 from vlm.media.dicom_series import plane_of
 
-CARD = ExpertCard(
-    name="LESIONS",
-    modality="CT",
-    body_part="any",
-    returns="lesions",
-    weights="none; made for plain, phantom-like slices",
-)
+CARD = ExpertCard(name="LESIONS", modality="CT", body_part="any", returns="lesions")
 BODY_HU, BONE_HU, LESION_HU = -300, 300, 100
 MIN_PIXELS, MAX_PIXELS_SIDE = 3, 2048
 MIN_ROUNDNESS = 0.5
@@ -94,6 +88,8 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[float, float], bool]:
 
     Raises `ExpertError` where the file is no single CT slice or its header is silent on spacing or orientation.
     """
+    if path.is_dir():
+        raise ExpertError("needs one slice, this is a whole series")
     try:
         data = open_dicom(path)
         modality = safe_header(data).get("Modality", "")

@@ -75,6 +75,15 @@ def image_facts(path: str | Path | None) -> ImageFacts:
     return _facts(str(path), state.st_mtime_ns, state.st_size)
 
 
+def modality_of_file(path: str | Path | None, stated: str | None = None) -> str | None:
+    """The header's modality; where it is silent (NIfTI, PNG) the one that is stated beside the file. None: neither.
+
+    What is no image to look at (a structured report, a screenshot) has none, whatever is stated.
+    """
+    facts = image_facts(path)
+    return stated if stated and facts.modality is None and facts.kind.startswith(SILENT) else facts.modality
+
+
 @functools.lru_cache(maxsize=64)
 def _facts(path: str, changed: int, size: int) -> ImageFacts:
     try:

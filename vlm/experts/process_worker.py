@@ -1,8 +1,8 @@
 """Runs one expert in a process of its own, which a time-out kills whatever it is doing, its children included.
 
 It costs the start of a Python process (with torch some seconds) at the first call and after each kill, and a copy of
-each result through a pipe. The process is waited for, so that nothing is left of it, and it ends by itself when the
-session's process does: its input closes.
+each result through a pipe. The process is waited for, so that nothing is left of it. When the session's own process is
+killed, its input closes and it ends by itself, after the call that it is in.
 """
 
 import functools

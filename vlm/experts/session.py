@@ -10,6 +10,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vlm.experts.conversation import (
 )
 from vlm.experts.events import Answer, CallFinished, CallStarted, Event, Offered, TextDelta
 from vlm.experts.feedback import FEEDBACK, checked, fed_back
-from vlm.experts.image_facts import SILENT, ImageFacts, file_digest, image_facts
+from vlm.experts.image_facts import SILENT, ImageFacts, file_digest, image_facts, modality_of_file
 from vlm.experts.open_conversation import OpenConversation, chosen_image
 from vlm.experts.pipeline_reply import reply_of
 from vlm.experts.private_text import without_identifiers
@@ -43,6 +44,7 @@ Generate = Callable[[list[Messages]], list[str]]
 GenerateStream = Callable[[Messages], Iterable[str]]
 ISOLATION = ("thread", "process")
 MAX_ERROR = 300  # characters of an error that the model reads
+MAX_ATTEMPT = 100  # characters of a call that cannot be read, in the log
 
 
 class ExpertSession:
@@ -105,18 +107,13 @@ class ExpertSession:
         while self._workers:
             self._workers.popitem()[1].close()
 
-    def fitting(self, path: Path | None) -> list[ExpertCard]:
-        """Cards of the experts that may be offered for a file: those of its modality, read from its header."""
-        return self._reading(file_modality(path))
+    def fitting(self, path: Path | None, stated: str | None = None) -> list[ExpertCard]:
+        """Cards of the experts that may be offered for a file: those of its modality, read from its header.
 
-    def _reading(self, modality: str | None) -> list[ExpertCard]:
+        stated: the modality that counts where the header is silent.
+        """
+        modality = modality_of_file(path, stated)
         return [card for card in self.cards.values() if modality in card.modalities]
-
-    def _fitting(self, ref: ImageRef) -> list[ExpertCard]:
-        """As `fitting`; where the header is silent the modality counts that the message states."""
-        cards = self.fitting(ref.path)
-        silent = not cards and ref.modality and image_facts(ref.path).kind.startswith(SILENT)
-        return self._reading(ref.modality) if silent else cards
 
     def __call__(self, messages: Messages, generate: Any, offer: bool = True) -> Transcript:
         """One conversation, as with a `transformers` pipeline.
@@ -135,7 +132,7 @@ class ExpertSession:
         conversations: Sequence[Messages],
         offer: bool = True,
         expert_override: Sequence[str | Path | None] | None = None,
-        card_override: Sequence[Sequence[str] | None] | None = None,
+        extra_cards: Sequence[Sequence[str] | None] | None = None,
     ) -> list[Transcript]:
         """Answer the last user turn of every conversation, calling experts where the model asks for them.
 
@@ -146,19 +143,19 @@ class ExpertSession:
         offer: False withholds the cards (control "expert withheld"); a trigger is then answered by an error.
         expert_override: for each conversation the file that experts read instead of the conversation's own image, or
             None (control "expert wrong": the file of a sample whose answer differs).
-        card_override: for each conversation the experts whose cards are shown, or None: those that fit. A call of one
-            that is shown and does not fit is refused as in every conversation (the question "wrong modality").
+        extra_cards: for each conversation experts whose cards are shown beside those that fit, or None. A call of one
+            that does not fit is refused as in every conversation (the question "wrong modality").
         Returns one `Transcript` per conversation, in order. An expert that fails never raises: its message is fed back.
         """
         if expert_override is not None and len(expert_override) != len(conversations):
             raise ValueError(f"{len(expert_override)} expert_override files for {len(conversations)} conversations")
-        if card_override is not None and len(card_override) != len(conversations):
-            raise ValueError(f"{len(card_override)} card_override lists for {len(conversations)} conversations")
+        if extra_cards is not None and len(extra_cards) != len(conversations):
+            raise ValueError(f"{len(extra_cards)} extra_cards lists for {len(conversations)} conversations")
         states = []
         for index, messages in enumerate(conversations):
             override = expert_override[index] if expert_override is not None else None
-            shown = card_override[index] if card_override is not None else None
-            states.append(self._open(messages, offer, override, f"conversation {index}", shown))
+            extra = extra_cards[index] if extra_cards is not None else None
+            states.append(self._open(messages, offer, override, f"conversation {index}", extra or ()))
         open_ = states
         while open_:
             replies = generate([state.transcript.messages for state in open_])
@@ -207,17 +204,13 @@ class ExpertSession:
         offer: bool,
         override: str | Path | None,
         what: str,
-        shown: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
     ) -> OpenConversation:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{what} must end in a user turn")
         files = image_refs(messages)
-        offer = offer and (shown is None or bool(shown))  # no card at all: withheld
-        fitting = {ref.number: self._fitting(ref) for ref in files} if offer else {}
-        besides: list[ExpertCard] = []
-        if shown is not None and offer:
-            besides = [self._card(name) for name in shown]
-            fitting = {number: [card for card in cards if card.name in shown] for number, cards in fitting.items()}
+        fitting = {ref.number: self.fitting(ref.path, ref.modality) for ref in files} if offer else {}
+        besides = [self._card(name) for name in extra] if offer else []
         state = OpenConversation.of(messages, files, fitting, list(self.cards), override, besides)
         for ref in files if offer and self.cards else []:
             if not fitting[ref.number]:
@@ -277,10 +270,12 @@ class ExpertSession:
             finally:
                 expert_seconds = worker.run_seconds
             found = checked(raw, trigger.name, facts)
+            # before anything is cut: half a name would not be found
+            found = replace(found, text=without_identifiers(found.text, path, facts.identifiers))
             text, overlay = fed_back(found, self.feedback, path, shown)
             result = found
         except ExpertError as error:
-            text = f"error: {str(error)[:MAX_ERROR]}"
+            text = f"error: {without_identifiers(str(error), path, facts.identifiers)[:MAX_ERROR]}"
         except Exception as error:
             # An expert is foreign code: whatever it raises, the model is told and the conversation goes on.
             kind = error.args[0] if isinstance(error, RaisedError) else type(error).__name__
@@ -301,7 +296,8 @@ class ExpertSession:
 
     def _note(self, call: ExpertCall, trigger: Trigger | None, path: Path | None, facts: ImageFacts) -> None:
         """The call's line in the log."""
-        written = without_identifiers(str(trigger or attempt_text(call.trigger)), path, facts.identifiers)
+        attempt = str(trigger or attempt_text(call.trigger, 10 * MAX_ATTEMPT))
+        written = without_identifiers(attempt, path, facts.identifiers)[: None if trigger else MAX_ATTEMPT]
         logger.info("expert call %s: %s", written, call.text)
         if self.log is None:
             return

@@ -4,6 +4,8 @@ Nothing is downloaded behind a user's back: weights are put into a folder by han
 because their licences are their own (VISTA3D's and BraTS's are not the code's).
 """
 
+import functools
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -25,6 +27,28 @@ def own_folder(expert: type[Expert], root: Path | None) -> dict[str, Path]:
     """`{"folder": root/NAME}` where `root` holds a folder for the weights of this expert; {}, its own default, else."""
     name = expert.weights_name
     return {"folder": Path(root) / name} if root is not None and name and (Path(root) / name).is_dir() else {}
+
+
+def weights_digest(expert: type[Expert], root: Path | None = None) -> str | None:
+    """16 hex digits of the weights that an expert would be opened with: names and contents of all files.
+
+    None for an expert without weights, or whose weights are not there.
+    """
+    if not expert.weights_name:
+        return None
+    folder = own_folder(expert, root).get("folder", weights_folder(expert.weights_name))
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    digest = hashlib.sha256()
+    for file in files:
+        about = file.stat()
+        digest.update(f"{file.relative_to(folder)}\0{_digest(file, about.st_size, about.st_mtime_ns)}".encode())
+    return digest.hexdigest()[:16] if files else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def why_not(expert: type[Expert], root: Path | None = None) -> str | None:

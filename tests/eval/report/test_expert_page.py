@@ -103,7 +103,7 @@ def test_errors_are_marked_and_cost_no_picture(folder):
     assert html.count("<img") == 1 and "marked" not in text_of(html) and "no regions: no call succeeded" in html
     odd = talk("s", "sequence", "T1", "T1", None, folder / "1.dcm", offer=["LESIONS"])
     html = text_of(expert_card.expert_card(odd))
-    assert "on offer, though made for another modality: &lt;LESIONS()&gt; CT: lesions" in html
+    assert "experts on offer: &lt;LESIONS()&gt; CT: lesions ; made for another modality: LESIONS" in html
     gone = call(folder / "gone.dcm", "1 lesion")
     html = expert_card.expert_card(talk("s", "side", "left", "left", "LESIONS", folder / "gone.dcm", [gone]))
     assert "picture not available" in html

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.helpers.odd_experts import Odd, ask, asked, write_image, write_picture
-from vlm.experts import Expert, ExpertCard, ExpertResult, ExpertSession
+from vlm.experts import Expert, ExpertCard, ExpertError, ExpertResult, ExpertSession
 from vlm.experts.session import text_of
 
 
@@ -72,6 +72,83 @@ def test_an_error_is_told_and_logged(session, image, reply, expected):
     assert len(transcript.calls) == 1 and not transcript.calls[0].ok
     assert "slice.dcm" not in row["text"] and "Zebrowski" not in row["text"]
     assert ask(session, asked(image), "<ODD(fine)>").calls[0].text == "all fine", "the next call is served"
+
+
+def test_an_expert_that_hangs_is_told_and_logged(image, tmp_path):
+    log = tmp_path / "hangs.jsonl"
+    with ExpertSession(["ODD"], instances={"ODD": Odd()}, call_seconds=0.2, log=log) as session:
+        transcript = ask(session, asked(image), "<ODD(spin)>")
+        row = log_of(session)[-1]
+    assert text_of(transcript.messages[-2]) == "error: ODD did not answer within 0.2 s\nSide?"
+    assert (row["event"], row["ok"], row["text"]) == ("call", False, "error: ODD did not answer within 0.2 s")
+    assert transcript.answer == "done"
+
+
+class Measuring(Expert):
+    """Reads the whole volume, as those for three dimensions do."""
+
+    card = ExpertCard("MEASURE", "CT", "any", "voxels")
+
+    def run(self, path, arguments):
+        from vlm.experts.volumes import read_volume
+
+        return ExpertResult(f"{len(read_volume(path).array)} slices")
+
+
+@pytest.mark.parametrize(
+    ("places", "changes", "expected"),
+    [
+        ([0, 5, 10], {}, "3 slices"),
+        ([0, 5, 15, 20], {}, "error: slices are missing or stand twice in the series"),
+        (
+            [0, 5, 10],
+            {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
+            "error: the slices differ in orientation: give one series",
+        ),
+        ([0, 5, 10], {"SeriesInstanceUID": "9.9"}, "error: the slices differ in SeriesInstanceUID: give one series"),
+    ],
+)
+def test_a_series_that_is_none_is_told_and_logged(tmp_path, places, changes, expected):
+    from tests.helpers.ct_series import write_series
+
+    write_series(tmp_path / "s", places, **changes)
+    content = [{"type": "volume", "volume": str(tmp_path / "s")}, {"type": "text", "text": "Side?"}]
+    with ExpertSession(["MEASURE"], instances={"MEASURE": Measuring()}, log=tmp_path / "log.jsonl") as session:
+        transcript = ask(session, [{"role": "user", "content": content}], "<MEASURE()>")
+        row = log_of(session)[-1]
+    assert text_of(transcript.messages[-2]) == f"{expected}\nSide?" and transcript.answer == "done"
+    assert (row["event"], row["ok"], row["text"]) == ("call", expected == "3 slices", expected)
+
+
+def test_the_expert_for_one_slice_says_so_of_a_series(tmp_path):
+    from tests.helpers.ct_series import write_series
+
+    write_series(tmp_path / "s", [0, 5, 10])
+    content = [{"type": "volume", "volume": str(tmp_path / "s")}, {"type": "text", "text": "Side?"}]
+    with ExpertSession(["LESIONS"]) as session:
+        (call,) = ask(session, [{"role": "user", "content": content}], "<LESIONS()>").calls
+    assert call.text == "error: needs one slice, this is a whole series"
+
+
+class Wordy(Expert):
+    """Names the patient just where a long result, or a long error, is cut."""
+
+    card = ExpertCard("WORDY", "CT", "any", "words", ("result", "error"))
+
+    def run(self, path, arguments):
+        from vlm.experts.feedback import MAX_TEXT
+        from vlm.experts.session import MAX_ERROR
+
+        if arguments == ("error",):
+            raise ExpertError("x " * ((MAX_ERROR - 4) // 2) + "Zebrowski^Annabel Q is not well")
+        return ExpertResult("x " * ((MAX_TEXT - 4) // 2) + "Zebrowski^Annabel Q is well")
+
+
+@pytest.mark.parametrize("what", ["result", "error"])
+def test_a_name_that_is_cut_in_half_is_no_less_a_name(image, what):
+    with ExpertSession(["WORDY"], instances={"WORDY": Wordy()}) as session:
+        (call,) = ask(session, asked(image), f"<WORDY({what})>").calls
+    assert call.ok == (what == "result") and "Zeb" not in call.text
 
 
 def test_an_expert_that_finds_nothing_may_say_so(session, image):

@@ -80,13 +80,13 @@ def test_a_long_reply_takes_linear_time(piece):
     """100 kB of anything, alone or as the inside of a call: no more than a fraction of a second."""
     many = piece * (100_000 // len(piece))
     for text in (many, f"<A({many})>", f"<A(a{many}", f"<A {many}", f"<{many}(", f"{many}<A()>"):
-        start = time.perf_counter()
+        start = time.thread_time()  # what else runs on this machine does not count
         try:
             parse_trigger(text)
         except TriggerError:
             pass
         attempt_text(text)
-        assert time.perf_counter() - start < 0.5, text[:40]
+        assert time.thread_time() - start < 0.5, text[:40]
 
 
 def test_random_replies_are_an_answer_a_trigger_or_an_error():

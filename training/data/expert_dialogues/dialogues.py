@@ -238,6 +238,12 @@ class Dialogues:
     def _report_question(self, rng: random.Random) -> str:
         return self.wording.question(rng, REPORT, REPORT_QUESTIONS)
 
+    def known_topics(self) -> list[str]:
+        """Names of all topics that a label can answer: those that experts declare, and those seen in results."""
+        seen = {ask.topic.name for asks in self.asks.values() for ask in asks}
+        declared = {topic.name for card in self.cards for topic in get_expert(card.name).topics}
+        return sorted((seen | declared) - {REPORT})
+
     def _topics(self, card: ExpertCard) -> list[tuple[str, tuple[str, ...]]]:
         """(topic, questions) that an expert can be asked: as declared, as seen in its results, as its card promises."""
         declared = [(topic.name, topic.questions) for topic in get_expert(card.name).topics if topic.name != REPORT]

@@ -7,8 +7,8 @@ its own code and its weights. A refusal (`missing: t1, t2`) is a result; a crash
 
 import functools
 import hashlib
-import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from training.data.expert_dialogues.labelled_set import LabelledImage
-from training.data.expert_dialogues.pictures import content_digest, write_whole
+from training.data.expert_dialogues.pictures import write_whole
 from vlm.experts import ExpertCard, ExpertResult, ExpertSession, Trigger, get_expert
 from vlm.experts.image_facts import image_facts
 from vlm.experts.private_text import without_identifiers
 from vlm.experts.topics import calls_of
-from vlm.experts.weights import own_folder, weights_folder
+from vlm.experts.weights import weights_digest
 
 MAX_NUMBERS = 1000  # arrays in findings that are longer are data, not findings
 
@@ -101,26 +101,34 @@ class ExpertRuns:
 
 
 def is_refusal(name: str, text: str) -> bool:
-    """Whether an error is the expert's own word on the image, and no crash or time-out."""
-    passing = (f"error: {name} failed", f"error: {name} did not answer", f"error: {name} is still busy")
-    return not text.startswith(passing)
+    """Whether an error is the expert's own word on the image, and no crash, time-out or lack of weights."""
+    passing = ("failed", "did not answer", "is still busy", "is not available", "cannot be used here")
+    return not text.startswith(tuple(f"error: {name} {words}" for words in passing))
 
 
-@functools.lru_cache(maxsize=64)
 def expert_version(name: str, weights: Path | None = None) -> str:
-    """What makes an expert another one: its own file, and all files of its weights."""
+    """What makes an expert another one: its code (its file, and what that uses of its package), and its weights."""
     expert = get_expert(name)
     digest = hashlib.sha256()
-    try:
-        digest.update(Path(inspect.getfile(expert)).read_bytes())
-    except (OSError, TypeError):  # made in a console: it has no file
-        digest.update(expert.__qualname__.encode())
-    folder = own_folder(expert, weights).get("folder") or (
-        weights_folder(expert.weights_name) if expert.weights_name else None
-    )
-    if folder is not None and Path(folder).is_dir():
-        digest.update(content_digest(Path(folder)).encode())
+    digest.update(expert.__qualname__.encode())
+    for file in code_of(expert.__module__):
+        digest.update(file.read_bytes())
+    digest.update(str(weights_digest(expert, weights)).encode())
     return digest.hexdigest()[:20]
+
+
+def code_of(module: str) -> list[Path]:
+    """The file of a module and those of its package that names in it come from, and so on; none made in a console."""
+    package, found, open_ = module.rpartition(".")[0], {}, [module]
+    while open_:
+        name = open_.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name in found or file is None:
+            continue
+        found[name] = Path(file)
+        used = {getattr(one, "__module__", None) for one in vars(sys.modules[name]).values()}
+        open_ += [one for one in used if isinstance(one, str) and package and one.startswith(f"{package}.")]
+    return [found[name] for name in sorted(found) if found[name].is_file()]
 
 
 def plain(value: Any, clean: Callable[[str], str] = str) -> Any:

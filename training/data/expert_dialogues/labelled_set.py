@@ -4,7 +4,8 @@
      "qa": [{"question": "Table?", "answer": "yes", "kind": "table"}], "report": "...", "split": "train"}
 
 `volume` (a folder of slices, or a file) stands in place of `image`; `modality` only where the header is silent. Tables
-are read by `table_sets.py`. Whatever is wrong is said with file and line before any expert runs.
+are read by `table_sets.py`. Whatever is wrong is said with file and line before any expert runs; what stands there
+(ids, names of files, words) may name a patient and is not repeated: messages end up in the logs of jobs.
 """
 
 import json
@@ -16,7 +17,9 @@ from typing import Any
 
 from training.data.synthetic.registry import SPLITS
 from training.data.synthetic.split_hash import split_of
-from vlm.errors import RadioVLMError
+from vlm.errors import RadioVLMError, SampleError
+from vlm.experts.trigger import TriggerError, parse_trigger
+from vlm.media.inside import check_inside
 
 FILE = "images.jsonl"
 KEYS = ("id", "image", "volume", "modality", "patient", "labels", "qa", "report", "split")
@@ -73,7 +76,7 @@ def read_labelled_set(folder: str | Path) -> list[LabelledImage]:
         image = labelled_image(folder, number, where, row)
         name = row.get("id")
         if name is not None and seen.setdefault(str(name), where) != where:
-            raise LabelledSetError(f"{where}: the id {name!r} stands at {seen[str(name)]} already")
+            raise LabelledSetError(f"{where}: its id stands at {seen[str(name)]} already")
         images.append(image)
     if not images:
         raise LabelledSetError(f"{folder}: no images are listed")
@@ -82,15 +85,17 @@ def read_labelled_set(folder: str | Path) -> list[LabelledImage]:
 
 
 def check_patients(images: list[LabelledImage]) -> None:
-    """Refuse a patient who is in two splits: the model would be tested on whom it was trained on."""
-    first: dict[str, LabelledImage] = {}
-    for image in images:
-        known = first.setdefault(image.patient, image)
-        if known.split != image.split:
-            raise LabelledSetError(
-                f"{image.where}: its patient is in the split {image.split} here and in {known.split} at {known.where}; "
-                "a patient belongs to one split"
-            )
+    """Refuse a patient, or a file, in two splits: the model would be tested on what it was trained on."""
+    for what in ("patient", "path"):
+        first: dict[Any, LabelledImage] = {}
+        for image in images:
+            known = first.setdefault(getattr(image, what), image)
+            if known.split != image.split:
+                thing = "patient" if what == "patient" else "file"
+                raise LabelledSetError(
+                    f"{image.where}: its {thing} is in the split {image.split} here and in {known.split} at "
+                    f"{known.where}; a {thing} belongs to one split"
+                )
 
 
 def patient_numbers(images: list[LabelledImage]) -> dict[str, str]:
@@ -120,15 +125,19 @@ def labelled_image(folder: Path, number: int, where: str, row: dict[str, Any]) -
         return LabelledSetError(f"{where}: {message}")
 
     row = {key: value for key, value in row.items() if value is not None}
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise wrong("half a character (a lone surrogate such as \\ud83d), which no file can hold") from None
     if unknown := [key for key in row if key not in KEYS]:
         raise wrong(f"unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
     kinds = [kind for kind in ("image", "volume") if kind in row]
     if len(kinds) != 1:
         raise wrong("an image needs one of 'image' and 'volume'")
     kind = kinds[0]
-    path = inside(folder, row[kind], wrong)
+    path = inside(folder, row[kind], kind, wrong)
     if kind == "image" and path.is_dir():
-        raise wrong(f"{row[kind]!r} is a folder; a series is a 'volume'")
+        raise wrong("its 'image' is a folder; a series is a 'volume'")
     patient = row.get("patient")
     if not isinstance(patient, str | int) or not str(patient).strip():
         raise wrong("'patient' is missing: it keeps a patient out of two splits; any word will do")
@@ -146,23 +155,35 @@ def labelled_image(folder: Path, number: int, where: str, row: dict[str, Any]) -
     return LabelledImage(
         number, where, path, kind, str(patient), split, _modality(modality, wrong),
         {name: label_text(value, name, wrong) for name, value in labels.items() if value is not None},
-        _questions(row.get("qa", []), wrong), report.strip() or None if report else None,
+        _questions(row.get("qa", []), wrong), no_call(report.strip(), "report", wrong) or None if report else None,
     )  # fmt: skip
 
 
-def inside(folder: Path, name: Any, wrong) -> Path:
+def inside(folder: Path, name: Any, kind: str, wrong) -> Path:
     """The path of a file or folder that is there, below `folder`; links are followed before that is decided."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise wrong(f"{name!r:.80} is no path")
+        raise wrong(f"its {kind!r} is no path")
     root, path = os.path.realpath(folder), os.path.realpath(folder / name)
     if not path.startswith(root.rstrip(os.sep) + os.sep):
-        raise wrong(f"{name!r} leaves the folder {folder}")
+        raise wrong(f"its {kind!r} leaves the folder {folder}")
     if not os.path.exists(path):
-        raise wrong(f"{name!r} does not exist in {folder}")
-    for entry in Path(path).rglob("*") if os.path.isdir(path) else ():
-        if entry.is_symlink() and not os.path.realpath(entry).startswith(root.rstrip(os.sep) + os.sep):
-            raise wrong(f"{name!r} holds a link that leaves the folder {folder}")
+        raise wrong(f"its {kind!r} does not exist in {folder}")
+    try:
+        check_inside(path, root)
+    except SampleError as error:
+        raise wrong(f"its {kind!r}: {error.message}") from None
     return Path(path)
+
+
+def no_call(text: str, what: str, wrong) -> str:
+    """`text`, which a model shall learn to say, unless it reads as the call of an expert."""
+    try:
+        call = parse_trigger(text) is not None
+    except TriggerError:
+        call = True
+    if call:
+        raise wrong(f"the {what} reads as the call of an expert, <NAME(...)>: a model would learn to call it")
+    return text
 
 
 def label_text(value: Any, name: str, wrong) -> str:
@@ -174,8 +195,13 @@ def label_text(value: Any, name: str, wrong) -> str:
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         return f"{value:.10g}"
     if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise wrong(f"the label {name!r} must be true, false, a number or text, not {value!r:.60}")
+        return no_call(value.strip(), "answer", wrong)
+    raise wrong(f"the label {name!r} must be true, false, a number or text, not {_said(value)}")
+
+
+def _said(value: Any) -> str:
+    """What stands there, without its words."""
+    return "empty text" if isinstance(value, str) else repr(value) if isinstance(value, float) else type(value).__name__
 
 
 def _modality(word: str | None, wrong) -> str | None:
@@ -194,12 +220,12 @@ def _questions(rows: Any, wrong) -> tuple[Question, ...]:
     questions = []
     for row in rows:
         if not isinstance(row, dict) or (unknown := [key for key in row if key not in QA_KEYS]):
-            problem = f"unknown key {unknown[0]!r}" if isinstance(row, dict) else f"{row!r:.60} is no object"
+            problem = f"unknown key {unknown[0]!r}" if isinstance(row, dict) else "an entry is no object"
             raise wrong(f"in 'qa': {problem}; known: {', '.join(QA_KEYS)}")
         question, kind = row.get("question"), row.get("kind", "qa")
         if not isinstance(question, str) or not question.strip() or row.get("answer") is None:
             raise wrong("in 'qa': an entry needs 'question' and 'answer'")
         if not isinstance(kind, str):
             raise wrong("in 'qa': 'kind' must be text")
-        questions.append(Question(question, label_text(row["answer"], question, wrong), kind))
+        questions.append(Question(question, label_text(row["answer"], "answer", wrong), kind))
     return tuple(questions)

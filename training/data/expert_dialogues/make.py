@@ -18,7 +18,7 @@ from typing import Any
 
 from training.data.expert_dialogues.dialogues import NEGATIVES, PARTS, Dialogues, Work
 from training.data.expert_dialogues.expert_runs import ExpertRuns, expert_version
-from training.data.expert_dialogues.labelled_set import LabelledImage, patient_numbers, read_labelled_set
+from training.data.expert_dialogues.labelled_set import LabelledImage, Question, patient_numbers, read_labelled_set
 from training.data.expert_dialogues.mixture_file import VILA_M3, check_mixture, mixture_of, mixture_text
 from training.data.expert_dialogues.pictures import content_digest, image_items, image_modality
 from training.data.expert_dialogues.shares import DEFAULT_SHARES
@@ -30,6 +30,7 @@ from vlm.errors import RadioVLMError, SampleError
 from vlm.experts import ExpertError, expert_names, get_expert
 from vlm.experts.image_facts import image_facts
 from vlm.experts.private_text import without_identifiers
+from vlm.experts.session import frames
 from vlm.experts.weights import why_not
 
 
@@ -75,6 +76,9 @@ def make(settings: Settings, progress: bool = False) -> Summary:
         raise RadioVLMError(f"{settings.images}: no image could be read; the first: {': '.join(summary.problems[0])}")
     cards = [get_expert(name).card for name in names]
     dialogues = Dialogues(works, cards, patient_numbers(every), settings.wording, settings.shares, settings.seed)
+    summary.topics = dialogues.known_topics()
+    for work in works:
+        summary.unused.update(name for name in work.image.labels if name not in summary.topics)
     for asks in dialogues.asks.values():
         for ask in asks:
             summary.judged[ask.found.expert, ask.topic.name] += ask.truth is not None
@@ -165,29 +169,34 @@ class Place:
 
 
 def work_on(place: Place, runs: ExpertRuns, image: LabelledImage) -> Work | tuple[str, str]:
-    """Convert one image and run its experts, or say why it cannot be read."""
+    """Convert one image and run its experts, or say why it cannot be read; one broken file ends no run."""
     try:
         digest = content_digest(image.path)
         items = image_items(image, digest, place.out, place.out / CACHE / "pictures", place.originals)
+        modality = image_modality(image)
+        return Work(without_names(image), digest, items, modality, tuple(runs.run(image, digest, modality)))
     except SampleError as error:
         return image.where, error.message
+    except (ImportError, RadioVLMError):
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise RadioVLMError(f"--out {place.out}: {error.strerror}; what was done is kept") from error
         return image.where, error.strerror or type(error).__name__
-    modality = image_modality(image)
-    return Work(without_names(image), digest, items, modality, tuple(runs.run(image, digest, modality)))
+    except Exception as error:  # damaged files raise every kind, with words that quote them
+        return image.where, f"cannot be read ({type(error).__name__} in {frames(error)})"
 
 
 def without_names(image: LabelledImage) -> LabelledImage:
-    """The image with what its header states of the patient taken out of the user's own texts."""
+    """The image with what its header states of the patient taken out of the user's own texts; out of questions and
+    reports also the word by which the list calls the patient (a label may be that number by chance)."""
     identifiers = image_facts(image.path).identifiers
 
     def clean(text: str) -> str:
-        return without_identifiers(text, image.path, identifiers)
+        return without_identifiers(text, image.path, (*identifiers, image.patient))
 
-    qa = tuple(replace(one, question=clean(one.question), answer=clean(one.answer)) for one in image.qa)
-    labels = {name: clean(value) for name, value in image.labels.items()}
+    qa = tuple(Question(clean(one.question), clean(one.answer), clean(one.kind)) for one in image.qa)
+    labels = {name: without_identifiers(value, image.path, identifiers) for name, value in image.labels.items()}
     return replace(image, qa=qa, labels=labels, report=clean(image.report) if image.report else None)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from training.data.expert_dialogues.labelled_set import LabelledImage
 from training.data.expert_dialogues.plain_headers import plain_copy, plain_tree
 from training.data.expert_dialogues.volume_views import named_volumes, volume_views
-from vlm.experts.image_facts import SILENT, image_facts
+from vlm.experts.image_facts import image_facts, modality_of_file
 from vlm.media.image import is_dicom, load_image
 
 FOLDER = "images"
@@ -40,8 +40,7 @@ def content_digest(path: Path) -> str:
 
 def image_modality(image: LabelledImage) -> str | None:
     """The header's modality; where it is silent, the one that the labelled set states. None: neither says."""
-    facts = image_facts(image.path)
-    return image.modality if facts.modality is None and facts.kind.startswith(SILENT) else facts.modality
+    return modality_of_file(image.path, image.modality)
 
 
 def image_items(image: LabelledImage, digest: str, out: Path, cache: Path, originals: bool) -> Items:
@@ -69,6 +68,10 @@ def item_files(item: dict[str, Any]) -> list[str]:
 def _original(image: LabelledImage, digest: str, out: Path, modality: str | None) -> Items:
     if image.kind == "image" and not is_dicom(image.path):
         return _picture(image, digest, out, modality)  # nothing but pixels is in it
+    if image.kind == "image":
+        load_image(image.path)  # raises for what no model could be shown, which a copy would not notice
+    else:
+        volume_views(image)
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     stated = {} if image_facts(image.path).modality or not modality else {"modality": modality}
     if image.path.is_dir():

@@ -2,12 +2,14 @@
 
 Experts need Hounsfield units and headers, a test set may name no patient: so of a DICOM header only the elements listed
 here are written anew, UIDs as their hashes. Free text does not leave, but for the word of the MRI sequence that it
-names. Pixels stay as they are, compressed ones too; text burned into them cannot be seen here.
+names. Pixels stay as they are, compressed ones too: text burned into them, or put into their code by an encoder (the
+comments of a JPEG), cannot be seen here.
 """
 
 import gzip
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ WORDS = {  # elements of words: only these words
 }
 HASHED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 NUMBERS = re.compile(r"[\d.eE+\-\\ ]*")
+# Value representations that hold numbers or pixels alone. A file states them itself: of any other, only numbers stay.
+BINARY = ("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "OB", "OW", "OL", "OV", "OF", "OD")
 NIFTI_TEXTS = {348: ((4, 14), (14, 32), (148, 228), (228, 252), (328, 344)), 540: ((240, 320), (320, 344), (508, 524))}
 
 
@@ -71,6 +75,8 @@ def plain_tree(source: Path, target: Path) -> None:
     for number, entry in enumerate(entries):
         word = sequence_word(entry)
         name = f"{number:05d}" + (f"_{word}" if word else "")
+        if entry.is_symlink() and entry.is_dir():
+            continue  # as the readers do: it may lead anywhere, also back
         if entry.is_dir():
             plain_tree(entry, target / name)
         elif is_nifti(entry):
@@ -124,7 +130,11 @@ def _kept(data: Any) -> Any:
             continue
         elif element.VR == "SQ":
             setattr(plain, keyword, Sequence([_kept(item) for item in element.value]))
-        elif element.VR not in ("DS", "IS") or NUMBERS.fullmatch(str(element.value).strip("[]").replace(",", "\\")):
+        elif (
+            element.VR in BINARY
+            or " or " in element.VR
+            or NUMBERS.fullmatch(str(element.value).strip("[]").replace(",", "\\"))
+        ):
             plain.add(element)
     return plain
 
@@ -134,7 +144,7 @@ def plain_nifti(path: Path) -> bytes:
     content = path.read_bytes()
     try:
         content = bytearray(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SampleError("cannot unpack the NIfTI file", path=path, reason="bad_nifti") from error
     order = "little" if int.from_bytes(content[:4], "little") in NIFTI_TEXTS else "big"
     size = int.from_bytes(content[:4], order)
@@ -150,8 +160,9 @@ def _without_extensions(content: bytearray, size: int, order: str) -> bytearray:
     import struct
 
     sign = "<" if order == "little" else ">"
-    start = int(struct.unpack_from(f"{sign}f", content, 108)[0] if size == 348 else
-                struct.unpack_from(f"{sign}q", content, 168)[0])  # fmt: skip
-    if size <= start <= len(content):
-        content[size:start] = bytes(start - size)
+    start = struct.unpack_from(f"{sign}f", content, 108)[0] if size == 348 else (
+        struct.unpack_from(f"{sign}q", content, 168)[0])  # fmt: skip
+    if not size <= start <= len(content):  # NaN too: where the voxels begin is unknown, so what is text is unknown
+        raise SampleError("its header does not say where the voxels begin", reason="bad_nifti")
+    content[size : int(start)] = bytes(int(start) - size)
     return content

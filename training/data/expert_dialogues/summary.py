@@ -13,7 +13,8 @@ FEW, LOPSIDED = 20, 0.8  # so many answers to a kind of question tell something;
 
 @dataclass
 class Summary:
-    """`problems`: (file:line, why) of images that could not be read; `disagree`: topics on which a result was wrong."""
+    """`problems`: (file:line, why) of images that could not be read; `disagree`: topics on which a result was wrong;
+    `unused`: labels that answer none of the experts' `topics`, by name."""
 
     images: int = 0
     counts: Counter = field(default_factory=Counter)
@@ -22,6 +23,8 @@ class Summary:
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     disagree: Counter = field(default_factory=Counter)
     judged: Counter = field(default_factory=Counter)
+    topics: list[str] = field(default_factory=list)
+    unused: Counter = field(default_factory=Counter)
     calls: int = 0
     kept: int = 0
     expert_seconds: float = 0.0
@@ -64,7 +67,7 @@ class Summary:
             *table, "",
             f"{self.images} images, {sum(self.counts.values())} conversations, {self.calls} expert calls{share}, "
             f"{self.expert_seconds:.1f} s in experts, {self.seconds:.1f} s in all",
-            *self._disagreements(), *self._failed(), *self._unread(), *self.warnings(),
+            *self._disagreements(), *self._failed(), *self._unread(), *self._unused(), *self.warnings(),
         ]  # fmt: skip
 
     def warnings(self) -> list[str]:
@@ -90,6 +93,14 @@ class Summary:
     def _unread(self) -> list[str]:
         lines = [f"{len(self.problems)} images could not be read and are left out:"] if self.problems else []
         return lines + listed(f"  {where}: {why}" for where, why in self.problems)
+
+    def _unused(self) -> list[str]:
+        """A label with a slip in its name is no label: the expert's result would silently stand for the truth."""
+        known = ", ".join(self.topics) or "none"
+        return listed(
+            f"warning: the label {name!r:.40} ({number} images) is asked about by no expert here; their topics: {known}"
+            for name, number in sorted(self.unused.items())
+        )
 
 
 def listed(lines: Iterable[str]) -> list[str]:

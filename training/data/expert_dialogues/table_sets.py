@@ -72,6 +72,8 @@ def _cells(file: Path) -> Rows:
         reader = csv.DictReader(opened, strict=True)
         try:
             names = [name.strip() for name in reader.fieldnames or []]
+            if lists := [name for name in ("labels", "qa") if name in names]:
+                raise LabelledSetError(f"{file}:1: a column {lists[0]!r} cannot be read; every other column is a label")
             if len(set(names)) != len(names):
                 raise LabelledSetError(f"{file}:1: a column's name stands there twice")
             reader.fieldnames = names

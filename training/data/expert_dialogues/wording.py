@@ -96,6 +96,12 @@ def read_wording(file: str | Path | None) -> Wording:
     for form in answers:
         if form not in PLACES:
             raise RadioVLMError(f"--wording {file}: answers: unknown form {form!r}; known: {', '.join(PLACES)}")
+    for one in _texts(file, "answers.contradiction", answers.get("contradiction", ["x"]), PLACES["contradiction"]):
+        if not any(map(str.isalpha, longest_literal(one))):
+            raise RadioVLMError(
+                f"--wording {file}: answers.contradiction: {one!r:.60} has no words of its own, by which the "
+                "evaluation could tell that an answer says that image and result disagree"
+            )
     worded = {form: _texts(file, f"answers.{form}", value, PLACES[form]) for form, value in answers.items()}
     modality = said.get("modality_questions")
     return Wording(

@@ -49,12 +49,20 @@ def test_labels_become_words(tmp_path):
         (GOOD | {"qa": [{"question": "A?"}]}, "needs 'question' and 'answer'"),
         (GOOD | {"modality": "brain"}, "unknown modality 'brain'"),
         (GOOD | {"report": 3}, "'report' must be text"),
+        (GOOD | {"report": "See <LESIONS()>."}, "the report reads as the call of an expert"),
+        (GOOD | {"qa": [{"question": "<A()>?", "answer": "<A( >"}]}, "the answer reads as the call of an expert"),
+        (GOOD | {"labels": {"side": "<LESIONS()>"}}, "the answer reads as the call of an expert"),
+        (GOOD | {"labels": {"size": float("nan")}}, "a number or text, not nan"),
+        (GOOD | {"qa": [{"question": "A \ud83d?", "answer": 1}]}, "half a character"),
+        (GOOD | {"volume": "series", "image": None}, "holds a link to a file outside"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, row, words):
     (tmp_path / "outside.png").write_bytes(b"x")
     folder = write(tmp_path / "s", GOOD, row)
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "series").mkdir()
+    (folder / "series" / "1.dcm").symlink_to(tmp_path / "outside.png")
     with pytest.raises(LabelledSetError, match=r"images\.jsonl:2: ") as error:
         read_labelled_set(folder)
     assert words in str(error.value)
@@ -68,8 +76,24 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
     assert [image.split for image in read_labelled_set(write(tmp_path / "s", *rows))] == ["train", "test"]
 
 
+def test_a_file_in_two_splits_is_refused(tmp_path):
+    rows = [GOOD | {"split": "train"}, {"image": "./a.png", "patient": "P2", "split": "test"}]
+    with pytest.raises(LabelledSetError, match=r"jsonl:2: its file is in the split test here and in train at .*:1"):
+        read_labelled_set(write(tmp_path / "s", *rows))
+
+
+def test_messages_repeat_nothing_that_may_name_a_patient(tmp_path):
+    for row in (
+        {"image": "zebrowski/1.dcm"}, {"image": "../zebrowski.png"}, {"image": "zebrowski\0"}, {"qa": ["zebrowski"]},
+        {"labels": {"side": {"zebrowski": 1}}}, {"id": "zebrowski"},
+    ):  # fmt: skip
+        with pytest.raises(LabelledSetError, match=r"images\.jsonl:2: ") as error:
+            read_labelled_set(write(tmp_path / "s", GOOD | {"id": "zebrowski"}, GOOD | row))
+        assert "zebrowski" not in str(error.value)
+
+
 def test_an_id_twice_and_an_empty_folder(tmp_path):
-    with pytest.raises(LabelledSetError, match="the id 'x' stands at .*:1 already"):
+    with pytest.raises(LabelledSetError, match=":2: its id stands at .*:1 already"):
         read_labelled_set(write(tmp_path / "s", GOOD | {"id": "x"}, GOOD | {"id": "x", "image": "b.png"}))
     with pytest.raises(LabelledSetError, match="no images are listed"):
         read_labelled_set(write(tmp_path / "s"))
@@ -99,6 +123,9 @@ def test_a_csv_of_ones_own(tmp_path):
         read_labelled_set(folder)
     table.write_text("image,side,side\na.png,P1,stray\n")
     with pytest.raises(LabelledSetError, match="stands there twice"):
+        read_labelled_set(folder)
+    table.write_text("image,patient,qa\na.png,P1,x\n")
+    with pytest.raises(LabelledSetError, match="a column 'qa' cannot be read"):
         read_labelled_set(folder)
     (folder / "other.csv").write_text("")
     with pytest.raises(LabelledSetError, match=r"several CSV files \(labels.csv, other.csv\)"):

@@ -269,6 +269,64 @@ def test_images_that_cannot_be_read_are_counted_and_named(tmp_path):
         make(Settings(tmp_path / "set", tmp_path / "none", experts=("LESIONS",)))
 
 
+def test_what_cannot_be_shown_is_no_test_question_either(tmp_path):
+    """A copy of a file, cut off or empty, would be made without a word."""
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0, split="test")
+    file = tmp_path / "set" / rows[1]["image"]
+    file.write_bytes(file.read_bytes()[:-500])
+    (tmp_path / "set" / "none").mkdir()
+    write_rows(tmp_path / "set", [*rows, {"volume": "none", "patient": "P", "modality": "CT", "split": "test"}])
+    summary = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",), split="test"))
+    assert [where.rpartition(":")[2] for where, _ in summary.problems] == ["2", "3"]
+
+
+def test_one_image_that_breaks_its_reader_ends_no_run(tmp_path, monkeypatch):
+    """Whatever a reader raises, its words quote files and headers: only the kind of error is told."""
+    from training.data.expert_dialogues import make as module
+
+    write_set(tmp_path / "set", ct=3, dx=0, mr=0)
+    real = module.image_items
+
+    def image_items(image, *rest):
+        if image.number == 2:
+            raise ValueError(f"{image.path} of Zebrowski")
+        return real(image, *rest)
+
+    monkeypatch.setattr(module, "image_items", image_items)
+    ((where, why),) = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",))).problems
+    assert where.endswith("images.jsonl:2") and why.startswith("cannot be read (ValueError in ")
+    assert "Zebrowski" not in why and str(tmp_path) not in why
+
+
+def test_the_lists_own_word_for_the_patient_leaves_in_no_text(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "a set").mkdir()
+    Image.new("L", (64, 64)).save(tmp_path / "a set" / "Żebrowski 1.png")
+    row = {"image": "Żebrowski 1.png", "patient": "Żebrowski", "modality": "CT", "report": "Żebrowski: no lesions."}
+    row["qa"] = [{"question": "Is Żebrowski well?", "answer": "yes", "kind": "Żebrowski"}]
+    write_rows(tmp_path / "a set", [row | {"split": "train"}])
+    make(Settings(tmp_path / "a set", tmp_path / "out", experts=("LESIONS",)))
+    assert records(tmp_path / "out") and "[removed]: no lesions." in str(records(tmp_path / "out"))
+    for name, content in tree(tmp_path / "out").items():
+        assert "Żebrowski".encode() not in content and "Żebrowski" not in name
+
+
+def test_a_label_with_a_slip_in_its_name_is_said(tmp_path):
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0)
+    write_rows(tmp_path / "set", [row | {"labels": {"nunber": 1, "side": "left"}} for row in rows])
+    said = "\n".join(make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",))).lines())
+    assert "warning: the label 'nunber' (2 images) is asked about by no expert here; their topics: number" in said
+    assert "'side'" not in said
+
+
+def test_code_that_an_expert_uses_makes_it_another_one():
+    from training.data.expert_dialogues.expert_runs import code_of
+
+    used = {file.name for file in code_of("vlm.experts.ct_lesions")}
+    assert {"ct_lesions.py", "ct_lungs.py", "topics.py"} <= used and "vista3d.py" not in used
+
+
 def test_volumes_are_slices_for_training_and_files_for_evaluation(tmp_path):
     from tests.helpers.ct_series import write_series
 

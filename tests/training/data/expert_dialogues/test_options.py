@@ -44,6 +44,7 @@ def test_a_file_replaces_some_sentences_and_leaves_the_rest(tmp_path):
         ("answers: {failing: x}", "answers: unknown form 'failing'; known: wrong_modality"),
         ("answers: {fails: '{reads}'}", r"answers.fails: \{reads\} is not known here; known: \{expert\}"),
         ("answers: {fails: '{'}", "answers.fails: '{'"),
+        ("answers: {contradiction: '{answer}.'}", "has no words of its own"),
         ("questions: {number: []}", "questions.number must be text or a list"),
         ("questions: [a]", "questions must be a mapping"),
         ("a: [", "cannot be read"),

@@ -110,3 +110,37 @@ def test_a_damaged_file_leaves_no_copy(tmp_path):
         with pytest.raises(SampleError):
             plain_copy(tmp_path / name, tmp_path / f"copy-{name}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.dcm", "bad.nii.gz"]
+
+
+def test_words_under_a_name_that_should_hold_numbers_stay_behind(tmp_path):
+    """A file says itself what kind of value an element holds."""
+    write_series(tmp_path / "s", body())
+    data = pydicom.dcmread(next((tmp_path / "s").iterdir()))
+    data.add_new("SpacingBetweenSlices", "LT", "Zebrowski")
+    data.add_new("PixelAspectRatio", "UT", "Quackenbush")
+    data.save_as(tmp_path / "odd.dcm")
+    assert b"Quackenbush" in (tmp_path / "odd.dcm").read_bytes()
+    plain_copy(tmp_path / "odd.dcm", tmp_path / "copy.dcm")
+    assert_clean(tmp_path / "copy.dcm")
+
+
+def test_a_link_back_to_the_folder_is_not_followed(tmp_path):
+    write_series(tmp_path / "s", body())
+    (tmp_path / "s" / "again").symlink_to(tmp_path / "s")
+    plain_tree(tmp_path / "s", tmp_path / "copy")
+    assert len(list((tmp_path / "copy").rglob("*"))) == 5
+
+
+@pytest.mark.parametrize("damage", ["deflate", "offset"])
+def test_a_damaged_nifti_is_bad_input(tmp_path, damage):
+    content = bytearray(write_nifti(tmp_path / "n.nii", body()).read_bytes())
+    if damage == "offset":
+        content[108:112] = np.float32("nan").tobytes()
+    else:
+        content = bytearray(gzip.compress(bytes(content)))
+        content[40:60] = b"\xff" * 20
+    name = tmp_path / ("a.nii" if damage == "offset" else "a.nii.gz")
+    name.write_bytes(content)
+    with pytest.raises(SampleError) as error:
+        plain_copy(name, tmp_path / "copy.nii.gz")
+    assert error.value.reason == "bad_nifti" and not (tmp_path / "copy.nii.gz").exists()

@@ -1,4 +1,4 @@
-"""Cards shown on purpose: what the model reads, what it may call, and what stays as it was."""
+"""Cards shown on purpose beside those that fit: what the model reads, what it may call, and what stays as it was."""
 
 import numpy as np
 import pytest
@@ -38,33 +38,30 @@ def calling(name):
 A, B = "<A()> CT: words\n", "<B()> MR: words\n"
 
 
-@pytest.mark.parametrize(("shown", "block"), [(None, A), (["B"], B), (["A", "B"], B + A), ([], "")])
-def test_exactly_these_cards_in_the_sessions_order(session, asked, shown, block):
-    [transcript] = session.run_batch(lambda batch: ["done"], [asked], card_override=[shown])
-    assert text_of(transcript.messages[0]) == (f"Experts:\n{block}Q?" if block else "Q?")
+@pytest.mark.parametrize(("extra", "block"), [(None, A), (["B"], B + A), (["A", "B"], B + A), ([], A)])
+def test_these_cards_beside_those_that_fit_in_the_sessions_order(session, asked, extra, block):
+    [transcript] = session.run_batch(lambda batch: ["done"], [asked], extra_cards=[extra])
+    assert text_of(transcript.messages[0]) == f"Experts:\n{block}Q?"
 
 
 def test_what_is_shown_and_does_not_fit_is_refused_with_the_reason(session, asked):
-    conversations, shown = [asked, asked, asked], [["A", "B"], ["A", "B"], ["B"]]
-    names = iter("ABA")
+    names = iter("AB")
 
     def generate(batch):
         return [f"<{next(names)}()>" if len(one) == 1 else "done" for one in batch]
 
-    right, other, hidden = session.run_batch(generate, conversations, card_override=shown)
+    right, other = session.run_batch(generate, [asked, asked], extra_cards=[["B"], ["B"]])
     assert right.calls[0].ok and right.calls[0].text == "A ran"
     assert other.calls[0].text == "error: B is not available: it reads MR, the image is CT"
-    assert not hidden.calls[0].ok  # it would fit, and was not shown
 
 
-def test_no_card_at_all_is_as_withheld(session, asked):
-    [none] = session.run_batch(calling("A"), [asked], card_override=[[]])
-    [withheld] = session.run_batch(calling("A"), [asked], offer=False, card_override=[["A"]])
-    assert none.calls[0].text == withheld.calls[0].text == "error: A is not available"
+def test_withheld_withholds_these_too(session, asked):
+    [withheld] = session.run_batch(calling("A"), [asked], offer=False, extra_cards=[["B"]])
+    assert text_of(withheld.messages[0]) == "Q?" and withheld.calls[0].text == "error: A is not available"
 
 
 def test_what_cannot_be_shown(session, asked):
     with pytest.raises(ExpertError, match="unknown expert C; known: B, A"):
-        session.run_batch(calling("A"), [asked], card_override=[["C"]])
-    with pytest.raises(ValueError, match="2 card_override lists for 1 conversations"):
-        session.run_batch(calling("A"), [asked], card_override=[None, None])
+        session.run_batch(calling("A"), [asked], extra_cards=[["C"]])
+    with pytest.raises(ValueError, match="2 extra_cards lists for 1 conversations"):
+        session.run_batch(calling("A"), [asked], extra_cards=[None, None])
