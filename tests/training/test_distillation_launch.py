@@ -9,6 +9,22 @@ import pytest
 
 from tests.helpers.stage_runs import ROOT, launch, mixed_corpus, save_small_vlm
 
+RECIPE = """
+train:
+  max_steps: 5
+  per_device_batch_size: 1
+  global_batch_size: 2
+  learning_rate: 5.0e-3
+  log_steps: 1
+data:
+  max_length: 256
+  group_by_length: false
+distill:
+  weight: 2
+  temperature: 2
+watch:
+  report_to: []
+"""
 OWN = ("adapter.rank=4", "modules.vision.freeze=true", "modules.projector.freeze=true")
 BESIDE = ("adapter.rank=4", "modules.vision.freeze=true", "modules.new_embeddings.freeze=false")
 TEACHERS = {"second": (), "own": OWN, "beside": BESIDE}
@@ -19,14 +35,15 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("distillation_launch")
     save_small_vlm(folder / "start")
     mixed_corpus(folder / "data")
+    (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 
 
 def figures(folder: Path, out: str, *words: str, processes: int = 2) -> dict[int, tuple[float, float]]:
     """Step -> (loss, KL) of a stage of five steps of two samples, one of them often without a picture."""
     done = launch(ROOT / "training/stage4.py", [
-        "--config", str(ROOT / "tests/training/distillation_launch.yaml"), f"model={folder / 'start'}",
-        f"output_dir={folder / out}", f"data.sources=[{{path: {folder / 'data'}}}]", *words,
+        "--config", str(folder / "recipe.yaml"), f"model={folder / 'start'}", f"output_dir={folder / out}",
+        f"data.sources=[{{path: {folder / 'data'}}}]", *words,
     ], processes)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
     entries = json.loads((folder / out / "trainer_state.json").read_text())["log_history"]
