@@ -7,17 +7,14 @@ import pytest
 import torch
 
 from llm.prepare import prepare_language_model
-from tests.helpers.small_training import batches_of, mixed_samples, small_trainer
+from tests.helpers.small_training import ALONE, batches_of, mixed_samples, small_trainer
 from tests.helpers.stage_runs import losses, mixed_corpus, save_small_vlm, small_vlm
 from training.distillation.session import Distillation
 from training.distillation.teacher import SecondModel
-from training.environment import Machine
 from training.pipeline.marks import recipe_hash
 from training.recipe import Distill
 from training.recipe.loading import load_recipe, to_dict
 from training.stage import train_stage
-
-MACHINE = Machine(rank=0, local_rank=0, world_size=1, device="cpu", launched=False)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def step(tmp_path, size: int, *words: str, packed: int = 0, weight: float = 30.0, **settings):
-    """(logged loss, gradients, figures) of the first step over eight samples; the teacher is another model."""
+    """(logged loss, gradients, figures, trainer) of the first step over eight samples; the teacher is another model."""
     built, (teacher, _) = small_vlm(), small_vlm(seed=1)
     kept: dict[str, torch.Tensor] = {}
     batches = batches_of(built[1], mixed_samples(built[1]), size, packed)
@@ -84,7 +81,7 @@ def run(folder, out: str, *words: str):
         f"model={folder / 'start'}", f"output_dir={folder / out}", f"data.sources=[{{path: {folder / 'data'}}}]",
         "max_steps=4", "log_steps=1", "per_device_batch_size=4", "watch.report_to=[]", "data.max_length=256",
         "learning_rate=1e-2", *words,
-    ]), MACHINE)  # fmt: skip
+    ]), ALONE)  # fmt: skip
     return folder / out
 
 
