@@ -1,9 +1,10 @@
 """What stage 4 forgets of the document task, and what each remedy keeps: plain fine-tuning, replay, LoRA,
 self-distillation, each alone, and the last beside replay.
 
-    python tests/check/forgetting_numbers.py runs/check/forgetting runs/demo/stage3 runs/demo/data
+    python tests/check/forgetting_numbers.py runs/check/forgetting runs/demo
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,63 +29,62 @@ VARIANTS = {
     "self_distillation": (NO_REPLAY, *DISTILL),
     "replay+self_distillation": DISTILL,
 }  # fmt: skip
-KEPT = 0.03
+LEARNED, KEPT = 0.95, 0.03  # medical accuracy, and what may be lost of the documents
 
 
 def run(*words: object) -> None:
     subprocess.run([str(word) for word in words], cwd=ROOT, check=True)
 
 
-def scores(model: Path, data: Path, results: Path, limit: int | None) -> tuple[float, float]:
-    """(documents exact match, medical accuracy) of a model folder; an evaluation that is there is not made again."""
-    if not results.is_file():
-        results.parent.mkdir(parents=True, exist_ok=True)
-        tests = f"{data / 'documents-test'},{data / 'medical-test'}"
-        asked = () if limit is None else ("--limit", limit)
-        run(sys.executable, "eval/run.py", "--model", model, "--data", tests, "--out", results, *asked)
+def scores(model: Path, demo: Path, results: Path) -> tuple[float, float]:
+    """(documents exact match, medical accuracy with experts) of a model folder on the demo's test sets."""
+    data = ",".join(str(demo / f"data/{task}-test") for task in ("documents", "medical"))
+    experts = ("--expert-weights", demo / "experts")
+    run(sys.executable, "eval/run.py", "--model", model, "--data", data, *experts, "--no-controls", "--out", results)
     found = read_results(results, model.name).scores
     return found["documents"].value, found["medical"].value
 
 
-def forgetting_numbers(
-    out: Path, start: Path, data: Path, seeds: tuple[int, ...] = (1, 2, 3), words: tuple[str, ...] = (),
-    limit: int | None = None,
-) -> list[Number]:  # fmt: skip
-    """A row for every figure of every variant and seed, the means over seeds, and whether one variant forgets little.
+def train(demo: Path, model: Path, seed: int, words: tuple[str, ...]) -> None:
+    """Stage 4 from the demo's stage 3, as the demo runs it but for `words`; held-out losses are not asked for."""
+    places = (f"model={demo / 'stage3'}", f"output_dir={model}", f"data.root={demo / 'data'}", f"seed={seed}")
+    launcher = (Path(sys.executable).with_name("deepspeed"), "--num_accelerators", 2)
+    run(*launcher, "training/stage4.py", "--config", RECIPE, *places, "data.eval_sources=[]", *words)
+
+
+def forgetting_numbers(out: Path, demo: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> list[Number]:
+    """A row for every figure of every variant and seed, the means over seeds, and what the best variant forgets: of
+    those that learned the medical task, the one that keeps most.
 
     Args:
-        start: folder of the stage-3 model. data: folder with the demo's data. words: more `key=value` for every
-            training. limit: questions of a test set, default all of them.
+        out: emptied first. demo: folder of a demo: its stage3, data and experts are used.
     """
-    out, start, data = out.absolute(), start.absolute(), data.absolute()
-    before, medical_before = scores(start, data, out / "start.json", limit)
-    rows = [Number("forgetting: documents of the start", "", before, f"eval/run.py --model {start.name}")]
-    rows.append(Number("forgetting: medical of the start", "", medical_before, rows[0].command))
-    drops = {}
-    for name, own in VARIANTS.items():
-        command = " ".join(["training/stage4.py --config", RECIPE, *own, *words])
-        after = {}
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    out, demo = out.absolute(), demo.absolute()
+    before, medical_before = scores(demo / "stage3", demo, out / "start.json")
+    command = "eval/run.py --model stage3"
+    rows = [("documents of the start", "", before, command), ("medical of the start", "", medical_before, command)]
+    kept, learned = {}, {}
+    for name, words in VARIANTS.items():
+        command = " ".join(["training/stage4.py --config", RECIPE, *words])
+        documents, medical = [], []
         for seed in seeds:
-            model = out / f"{name}-{seed}"
-            if not (model / "throughput.json").is_file():
-                places = (f"model={start}", f"output_dir={model}", f"data.root={data}", f"seed={seed}")
-                launcher = (Path(sys.executable).with_name("deepspeed"), "--num_accelerators", 2)
-                run(*launcher, "training/stage4.py", "--config", RECIPE, *places, *own, *words)
-            after[seed] = scores(model, data, out / f"{name}-{seed}.json", limit)
-        for seed, (documents, medical) in after.items():
-            title = f"forgetting {name}, seed {seed}:"
-            rows.append(Number(f"{title} documents", "", documents, command))
-            rows.append(Number(f"{title} documents minus start", "", documents - before, command))
-            rows.append(Number(f"{title} medical", "", medical, command))
-        drops[name] = mean(before - documents for documents, _ in after.values())
-        rows.append(Number(f"forgetting {name}, mean: documents minus start", "", -drops[name], command))
-        rows.append(Number(f"forgetting {name}, mean: medical", "", mean(m for _, m in after.values()), command))
-    best = min(drops, key=drops.get)
-    rows.append(
-        Number(f"forgetting: smallest mean loss of documents ({best})", f"<= {KEPT}", drops[best], rows[0].command)
-    )
-    return [Number(row.name, row.target, round(row.value, 4), row.command) for row in rows]
+            train(demo, out / f"{name}-{seed}", seed, words)
+            found = scores(out / f"{name}-{seed}", demo, out / f"{name}-{seed}.json")
+            documents.append(found[0])
+            medical.append(found[1])
+            rows.append((f"{name}, seed {seed}: documents", "", documents[-1], command))
+            rows.append((f"{name}, seed {seed}: medical", "", medical[-1], command))
+        kept[name], learned[name] = mean(documents) - before, mean(medical)
+        rows.append((f"{name}, mean: documents minus start", "", kept[name], command))
+        rows.append((f"{name}, mean: medical", "", learned[name], command))
+    best = max([name for name in VARIANTS if learned[name] >= LEARNED] or VARIANTS, key=kept.get)
+    command = f"best variant: {best}"
+    rows.append(("best variant: mean documents minus start", f">= -{KEPT}", kept[best], command))
+    rows.append(("best variant: mean medical", f">= {LEARNED}", learned[best], command))
+    return [Number(f"forgetting: {name}", target, round(value, 4), typed) for name, target, value, typed in rows]
 
 
 if __name__ == "__main__":
-    print(table(forgetting_numbers(*(Path(word) for word in sys.argv[1:4]))))
+    print(table(forgetting_numbers(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -1,8 +1,9 @@
 """`make check`: every number the project promises, at the size it promises it; writes runs/check/numbers.json.
 
 Runs the demo for each seed, scores the first one on fresh data, opens its export in an environment without this
-package, trains stage 2 once more without stage 1, measures the RADIO encoders, the language models and the training
-engine, and runs the real files where they are. About an hour and a half on two cores.
+package, trains stage 2 once more without stage 1 and stage 4 with every remedy against forgetting, measures the RADIO
+encoders, the language models and the training engine, and runs the real files where they are. About two hours on two
+cores, half an hour of them for the remedies.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from tests.check.eval_numbers import eval_numbers  # noqa: E402
 from tests.check.evs_numbers import evs_numbers  # noqa: E402
 from tests.check.expert_session_numbers import expert_session_numbers  # noqa: E402
 from tests.check.family_numbers import family_numbers  # noqa: E402
+from tests.check.forgetting_numbers import forgetting_numbers  # noqa: E402
 from tests.check.geometry_numbers import geometry_numbers  # noqa: E402
 from tests.check.lmms_numbers import lmms_numbers  # noqa: E402
 from tests.check.lora_numbers import lora_numbers  # noqa: E402
@@ -127,6 +129,7 @@ def main() -> int:
         lambda: fresh_data(args.out / "fresh", first),
         lambda: bare_environment(args.out / "bare", first / "export"),
         lambda: without_alignment(args.out / "without-alignment", first, args.seeds[0]),
+        lambda: forgetting_numbers(args.out / "forgetting", first, tuple(args.seeds)),
     ]
     parts.append(lambda: encoder_numbers(args.out / "encoders", SHARED))
     for numbers_of in (scan_numbers, loss_numbers, packing_numbers, step_numbers, family_numbers, lora_numbers):

@@ -205,6 +205,25 @@ def test_z_loss_and_token_losses(name: str):
         torch.testing.assert_close(each[:, 1:], losses.detach(), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("counted", [None, torch.tensor(77)], ids=["mean", "tensor"])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_a_row_loss_counts_as_the_cross_entropy_does(packed: bool, counted):
+    """The same rows, targets, weights and divisor: cross entropy itself, given as a row_loss, doubles the loss."""
+    _, model = native_and_prepared("falcon_h1")
+    data = batch()
+    shape = {"seq_idx": torch.arange(70).expand(3, 70) // 30} if packed else {"attention_mask": data["mask"]}
+    inputs = {"input_ids": data["ids"], "labels": data["labels"], "token_weights": data["weights"], **shape}
+    inputs |= {"skip_logits": True, "num_items_in_batch": counted}
+
+    def row_loss(hidden, targets, weights, language_model):
+        rows = targets != -100
+        nll = F.cross_entropy(language_model.logits_of(hidden[rows]), targets[rows], reduction="none")
+        return (weights[rows] * nll).sum()
+
+    once, twice = model(**inputs).loss, model(**inputs, row_loss=row_loss).loss
+    assert_loss(twice, 2 * once, model, model)
+
+
 @pytest.mark.parametrize("counted", [None, 0, torch.tensor(0)], ids=["mean", "int", "tensor"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,108 +1,39 @@
-"""Self-distillation: the divergence against its definition, what it counts by, its teachers, whole stages."""
+"""Self-distillation in a stage: what the divergence counts by, figures, resume."""
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
-from tests.helpers.small_training import batches_of, mixed_samples, small_trainer, weights_of
+from llm.prepare import prepare_language_model
+from tests.helpers.small_training import ALONE, batches_of, mixed_samples, small_trainer
 from tests.helpers.stage_runs import losses, mixed_corpus, save_small_vlm, small_vlm
-from training.adapters import attach_adapters, finish_adapters
-from training.distillation.divergence import ROWS, head_divergence, head_divergence_full
 from training.distillation.session import Distillation
-from training.distillation.targets import target_maker, target_names
-from training.distillation.teacher import SecondModel, WithoutAdapters, open_teacher
-from training.environment import Machine
-from training.loading import load_model
+from training.distillation.teacher import SecondModel
 from training.pipeline.marks import recipe_hash
-from training.recipe import Distill, RecipeError
+from training.recipe import Distill
 from training.recipe.loading import load_recipe, to_dict
 from training.stage import train_stage
-from training.trainable import make_trainable
-
-MACHINE = Machine(rank=0, local_rank=0, world_size=1, device="cpu", launched=False)
-ARGS = SimpleNamespace(bf16=False, deepspeed=None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distillation")
     save_small_vlm(folder / "start")
-    save_small_vlm(folder / "other", seed=1)
     mixed_corpus(folder / "data", n=8)
     return folder
 
 
-# ---- targets -------------------------------------------------------------------------------------------------------
-
-
-def test_targets_are_distributions_of_the_teacher():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(50, 7), torch.randint(7, (50,))
-    assert target_names() == ("agreed", "self", "swapped")
-    for name in target_names():
-        found, asked = target_maker(name)(logits, labels, 2.0)
-        torch.testing.assert_close(found.exp().sum(-1), torch.ones(50))
-        torch.testing.assert_close(found.exp().sort(-1).values, (logits / 2).softmax(-1).sort(-1).values)
-        assert asked is None or torch.equal(asked, logits.argmax(-1) == labels)
-    swapped, _ = target_maker("swapped")(logits, labels, 2.0)
-    assert torch.equal(swapped.argmax(-1), labels)
-    right = logits.argmax(-1) == labels
-    assert 0 < right.sum() < 50 and torch.allclose(swapped[right], (logits[right] / 2).log_softmax(-1))
-
-
-# ---- divergence ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", target_names())
-@pytest.mark.parametrize("number", [0, 5, ROWS, 2 * ROWS + 3])
-def test_chunks_are_the_definition(name, number):
-    torch.manual_seed(0)
-    student, teacher = nn.Linear(6, 11).double(), nn.Linear(4, 11).double()
-    theirs, labels, weights = torch.randn(number, 4).double(), torch.randint(11, (number,)), torch.rand(number)
-    for part in (None, weights):
-        given = []
-        for function in (head_divergence, head_divergence_full):
-            rows = torch.linspace(-1, 1, number * 6).double().view(number, 6).requires_grad_()
-            student.zero_grad()
-            found = function(student, teacher, rows, theirs, labels, part, target_maker(name), 1.7)
-            total = found if function is head_divergence_full else found.total
-            total.backward()
-            given.append((total.detach(), rows.grad, student.weight.grad.clone()))
-        for one, other in zip(*given, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6, check_dtype=False)
-    assert teacher.weight.grad is None
-    assert number < ROWS or total > 0
-
-
-def test_more_chunks_than_rows_change_nothing_but_the_calls():
-    calls, student = [], nn.Linear(6, 11)
-    student.register_forward_hook(lambda *args: calls.append(1))
-    rows = torch.randn(3, 6, requires_grad=True)
-    options = (nn.Linear(6, 11), rows, rows.detach(), torch.tensor([1, 2, 3]), None, target_maker("self"), 1.0)
-    once = head_divergence(student, *options)
-    assert len(calls) == 1
-    often = head_divergence(student, *options, least_chunks=3)
-    assert len(calls) == 4 and torch.equal(once.total, often.total)
-    often.total.backward()
-    assert len(calls) == 7
-
-
-# ---- what it counts by ---------------------------------------------------------------------------------------------
-
-
 def step(tmp_path, size: int, *words: str, packed: int = 0, weight: float = 30.0, **settings):
-    """(logged loss, gradients, figures) of the first step over eight samples; the teacher is another model."""
+    """(logged loss, gradients, figures, trainer) of the first step over eight samples; the teacher is another model."""
     built, (teacher, _) = small_vlm(), small_vlm(seed=1)
     kept: dict[str, torch.Tensor] = {}
     batches = batches_of(built[1], mixed_samples(built[1]), size, packed)
     words = (f"gradient_accumulation_steps={len(batches)}", "max_steps=1", "max_grad_norm=0", *words)
     trainer = small_trainer(tmp_path, batches, *words, built=built)
     for model in (built[0], teacher):
-        model.language_model = prepared(model.language_model)
+        prepare_language_model(model.language_model)
     distill = Distill(weight=weight, temperature=1.5, **settings)
     trainer.distillation = Distillation(distill, SecondModel(teacher)) if weight else None
     for name, parameter in built[0].named_parameters():
@@ -110,12 +41,6 @@ def step(tmp_path, size: int, *words: str, packed: int = 0, weight: float = 30.0
     trainer.train()
     figures = trainer.distillation.read(torch.device("cpu")) if weight else {}
     return trainer.state.log_history[0]["loss"], kept, figures, trainer
-
-
-def prepared(language_model):
-    from llm.prepare import prepare_language_model
-
-    return prepare_language_model(language_model)
 
 
 @pytest.mark.parametrize("average", ["token", "sample"])
@@ -151,89 +76,12 @@ def test_sources_that_never_come_are_told_of(tmp_path, caplog):
     assert "distill.sources = ['textes']" in caplog.text and "pictures, texts" in caplog.text
 
 
-# ---- teachers ------------------------------------------------------------------------------------------------------
-
-
-def student(folder, *words: str, model: str = "start"):
-    recipe = load_recipe(None, [f"model={folder / model}", f"output_dir={folder / 'none'}", "distill.weight=1", *words])
-    model, processor = load_model(recipe, ARGS)
-    model = attach_adapters(model, recipe)
-    make_trainable(model, processor, recipe)
-    finish_adapters(model, processor, recipe, ARGS)
-    return model, processor, recipe
-
-
-def states_and_logits(teacher, batch):
-    rows, labels = teacher.states({key: value for key, value in batch.items() if key != "sources"}, None)
-    return rows, labels, teacher.logits(rows)
-
-
-@pytest.mark.parametrize("more", ["modules.projector.freeze=true", "modules.new_embeddings.freeze=false"])
-def test_the_student_without_its_adapters_is_the_teacher(folder, more):
-    """Also when everything that trains has moved, and then it goes on where it was."""
-    model, processor, recipe = student(folder, "adapter={rank: 4, dropout: 0.3}", "modules.vision.freeze=true", more)
-    own = open_teacher(model, processor, recipe, ARGS)
-    assert isinstance(own, WithoutAdapters) and bool(own.first) == ("new_embeddings" in more)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    second = SecondModel(load_model(recipe, ARGS)[0])
-    batch = batches_of(processor, mixed_samples(processor), 8)[0]
-    before, flags = weights_of(model), [p.requires_grad for p in model.parameters()]
-    model.train()
-    for one, other in zip(states_and_logits(own, batch), states_and_logits(second, batch), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-        assert not one.requires_grad
-    assert model.training and flags == [p.requires_grad for p in model.parameters()]
-    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
-    changed = model.eval()(**{key: value for key, value in batch.items() if key != "sources"})
-    assert changed.loss.item() != pytest.approx(second.model(**_model_inputs(batch)).loss.item(), abs=1e-3)
-
-
-def _model_inputs(batch: dict) -> dict:
-    return {key: value for key, value in batch.items() if key != "sources"}
-
-
-def test_a_second_model_is_loaded_where_the_student_is_not_the_teacher(folder):
-    for words in ((), ("adapter.rank=4", f"distill.teacher={folder / 'other'}")):
-        model, processor, recipe = student(folder, *words)
-        teacher = open_teacher(model, processor, recipe, ARGS)
-        assert isinstance(teacher, SecondModel) and teacher.model is not model
-        assert not any(p.requires_grad for p in teacher.model.parameters())
-
-
-def test_refusals(folder, tmp_path):
-    save_small_vlm(tmp_path / "wide", vocab_size=400)
-    model, processor, recipe = student(folder, f"distill.teacher={tmp_path / 'wide'}")
-    with pytest.raises(RecipeError, match="distill.teacher = .*wide has a vocabulary of .* tokens, and the model"):
-        open_teacher(model, processor, recipe, ARGS)
-    recipe.distill.teacher = str(tmp_path / "none")
-    with pytest.raises(RecipeError, match="distill.teacher = .*none: model = .* is not a folder"):
-        open_teacher(model, processor, recipe, ARGS)
-    for words, message in {
-        ("distill.weight=-1",): "distill.weight = -1.0 must be",
-        ("distill.temperature=0",): "distill.temperature = 0.0 must be above 0",
-        ("distill.targets=other",): "distill.targets = 'other' is not one of agreed, self, swapped",
-        ("distill.sources=[]",): "distill.sources is empty",
-        (
-            "distill={weight: 1, teacher: x}",
-            "adapter={rank: 4, quantize: nf4}",
-        ): "nf4 and distill.teacher",
-    }.items():
-        with pytest.raises(RecipeError, match=message):
-            load_recipe(None, list(words))
-
-
-# ---- a stage -------------------------------------------------------------------------------------------------------
-
-
 def run(folder, out: str, *words: str):
     train_stage(load_recipe(None, [
         f"model={folder / 'start'}", f"output_dir={folder / out}", f"data.sources=[{{path: {folder / 'data'}}}]",
         "max_steps=4", "log_steps=1", "per_device_batch_size=4", "watch.report_to=[]", "data.max_length=256",
         "learning_rate=1e-2", *words,
-    ]), MACHINE)  # fmt: skip
+    ]), ALONE)  # fmt: skip
     return folder / out
 
 

@@ -115,6 +115,25 @@ def test_a_mixture_in_a_file_of_its_own(tmp_path):
     assert load_recipe(written) == recipe
 
 
+@pytest.mark.parametrize("key", ["sources", "replay.sources", "eval_sources"])
+@pytest.mark.parametrize("root", [None, "relative", "absolute", "home"])
+def test_a_mixture_file_is_found_from_the_root(tmp_path, monkeypatch, key, root):
+    """Relative paths start from data.root, as those of sources do, or else from the current folder."""
+    (tmp_path / "data/x").mkdir(parents=True)
+    (tmp_path / "data/x/mixture.yaml").write_text("- {path: train}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    roots = {"relative": "data", "absolute": str(tmp_path / "data"), "home": "~/data"}
+    words = [] if root is None else [f"data.root={roots[root]}"]
+    near = "data/x/mixture.yaml" if root is None else "x/mixture.yaml"
+    for path in (near, str(tmp_path / "data/x/mixture.yaml"), "~/data/x/mixture.yaml"):
+        data = load_recipe(None, [*words, f"data.{key}={path}"]).data
+        (source,) = data.replay.sources if key == "replay.sources" else getattr(data, key)
+        assert source.path == str(tmp_path / "data/x/train"), path
+    with pytest.raises(RecipeError, match=f"data.{key} = .*none.yaml: there is no such file"):
+        load_recipe(None, [*words, f"data.{key}=none.yaml"])
+
+
 @pytest.mark.parametrize("text, message", [
     (None, "data.sources = .*mixture.yaml: there is no such file"),
     ("a: 1", "data.sources = .*mixture.yaml must hold a list"),

@@ -53,10 +53,9 @@ def head_divergence(
 
     total = student_rows.new_zeros((), dtype=each.dtype)
     for start in range(0, max(number, least_chunks * ROWS), ROWS):
-        # behind the last row: one of zeros, joined to the others so that it too has a gradient
-        empty = start >= number
-        rows = student_rows.sum() * 0 + student_rows.new_zeros(1, student_rows.shape[1]) if empty else None
-        rows = student_rows[start : start + ROWS] if rows is None else rows
+        rows = student_rows[start : start + ROWS]
+        if start >= number:  # one row of zeros, joined to the others so that it too has a gradient
+            rows = rows.sum() + student_rows.new_zeros(1, student_rows.shape[1])
         total = total + checkpoint(chunk, rows, start, use_reentrant=False)
     return Divergence(total, each, asked)
 

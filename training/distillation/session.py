@@ -15,7 +15,6 @@ from training.ranks import all_ranks
 from training.recipe import Distill, Recipe, RecipeError
 
 LOGGER = logging.getLogger("training")
-NOT_FOR_THE_TEACHER = ("sources", "token_weights", "num_items_in_batch", "z_loss", "return_token_losses")
 
 
 def open_distillation(model: nn.Module, processor, recipe: Recipe, args) -> "Distillation | None":
@@ -51,10 +50,9 @@ class Distillation:
             batch: on the device, as the trainer has it. autocast: () -> the context that forward passes run in.
         """
         asked = self._asked(batch)
-        inputs = {key: value for key, value in batch.items() if key not in NOT_FOR_THE_TEACHER}
+        inputs = {key: value for key, value in batch.items() if key != "sources"}
         with autocast():
             teacher_rows, teacher_labels = self.teacher.states(inputs, asked)
-        labelled = batch["labels"][:, 1:].ne(-100).sum()
 
         def divergence(hidden, targets, weights, language_model) -> torch.Tensor:
             rows = asked_rows(targets, asked)
@@ -67,8 +65,8 @@ class Distillation:
                 None if weights is None else weights[rows], self.targets, self.settings.temperature,
                 most_chunks(head, len(labels), hidden.device),
             )  # fmt: skip
-            figures = (found.each.sum().double(), found.asked.sum().double(), labelled.double())
-            sums = torch.stack(figures)
+            figures = (found.each.sum(), found.asked.sum(), targets.ne(-100).sum())
+            sums = torch.stack([figure.double() for figure in figures])
             self.sums = sums if self.sums is None else self.sums + sums
             return self.settings.weight * self.settings.temperature**2 * found.total
 

@@ -94,6 +94,8 @@ class WithoutAdapters(Teacher):
         with torch.no_grad():
             before = [layer._disable_adapters for layer in self.layers]
             now = {parameter: parameter.data for parameter in self.first}
+            cached = torch.is_autocast_cache_enabled()
+            torch.set_autocast_cache_enabled(False)  # it knows parameters, not their values: those of the student
             try:
                 for layer in self.layers:
                     layer._disable_adapters = True
@@ -102,6 +104,7 @@ class WithoutAdapters(Teacher):
                     parameter.data = value
                 yield
             finally:
+                torch.set_autocast_cache_enabled(cached)
                 for layer, value in zip(self.layers, before, strict=True):
                     layer._disable_adapters = value
                 for parameter, value in now.items():
@@ -132,6 +135,12 @@ def trained_beside(model: nn.Module) -> list[nn.Parameter]:
     return [one for name, one in named if one.requires_grad and not is_adapter_parameter(name)]
 
 
+def is_own_teacher(recipe: Recipe) -> bool:
+    """Whether the student without its adapters is the model that it started from, and that is its teacher."""
+    name = recipe.distill.teacher or recipe.model
+    return recipe.adapter.rank > 0 and name == recipe.model and not is_adapter(name)
+
+
 def open_teacher(model: nn.Module, processor, recipe: Recipe, args) -> Teacher:
     """The teacher of a stage.
 
@@ -143,8 +152,7 @@ def open_teacher(model: nn.Module, processor, recipe: Recipe, args) -> Teacher:
     """
     name = recipe.distill.teacher or recipe.model
     sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-    itself = recipe.adapter.rank > 0 and name == recipe.model and not is_adapter(name)
-    if itself and not (sharded and trained_beside(model)):
+    if is_own_teacher(recipe) and not (sharded and trained_beside(model)):
         return WithoutAdapters(model)
     if recipe.adapter.quantize is not None:
         raise RecipeError(

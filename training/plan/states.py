@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from llm.lora import is_adapter_parameter
 from training.deepspeed_file import offloads, read_deepspeed
+from training.distillation.teacher import is_own_teacher, trained_beside
 from training.plan.meta_step import StepMemory
 from training.recipe import ZERO_CHOICES, Recipe
 
@@ -92,10 +92,9 @@ def _teacher(model: nn.Module, recipe: Recipe, held: float) -> float:
     what trains beside them."""
     if not recipe.distill.weight:
         return 0.0
-    if not recipe.adapter.rank or recipe.distill.teacher not in (None, recipe.model):
+    if not is_own_teacher(recipe):
         return held
-    beside = (p for name, p in model.named_parameters() if p.requires_grad and not is_adapter_parameter(name))
-    return float(sum(p.numel() * p.element_size() for p in beside))
+    return float(sum(parameter.numel() * parameter.element_size() for parameter in trained_beside(model)))
 
 
 def _quantized(model: nn.Module) -> dict[str, int]:

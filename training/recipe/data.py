@@ -19,7 +19,8 @@ class Data:
     replay: Replay = field(default_factory=Replay)
     """Data of earlier stages, read beside the mixture."""
     eval_sources: list[Source] = field(default_factory=list)
-    """Held-out sources; their loss is measured before and after the stage and written to heldout.json."""
+    """Held-out sources, a list or a file as for data.sources; their loss is measured before and after the stage and
+    written to heldout.json."""
     eval_limit: int = 64
     """At most this many held-out samples of a source that sets no limit itself."""
     max_length: int = 2048

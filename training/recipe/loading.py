@@ -156,7 +156,7 @@ def _apply_override(tree: dict, word: str) -> None:
 
 
 def _place_source_files(tree: dict) -> None:
-    """Files of sources start from data.root, as the sources of a list do."""
+    """Paths of files with sources start from data.root, as those of the sources themselves do."""
     data = tree.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("root"), str):
         return

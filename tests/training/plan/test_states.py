@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.helpers.stage_runs import small_vlm
 from training.deepspeed_file import read_deepspeed
 from training.plan.batch import PlannedBatch, planned_batch
 from training.plan.estimate import _cheapest_first, _smaller, barred_zeros
 from training.plan.meta_step import StepMemory
-from training.plan.states import Weights, gpu_memory
+from training.plan.states import Weights, gpu_memory, weights_of
 from training.recipe import ZERO_CHOICES, Recipe
 from training.recipe.loading import load_recipe
 
@@ -105,3 +106,16 @@ def test_a_teacher_is_whole_on_every_gpu():
     for zero, more in (("zero2", 2 * N), ("zero3", 2 * N), ("none", 4 * N)):
         plain, held = (gpu_memory(one, STEP, recipe, zero, 8, True, True) for one in (WEIGHTS, with_teacher))
         assert held.total - plain.total == pytest.approx(more), zero
+
+
+def test_a_teacher_costs_a_model_or_what_trains_beside_adapters():
+    model, _ = small_vlm()
+    projector = model.requires_grad_(False).multi_modal_projector.requires_grad_(True)
+    beside = 4 * sum(parameter.numel() for parameter in projector.parameters())
+    for words, expected in (
+        ((), 0),
+        (("distill.weight=1",), 4 * model.num_parameters()),
+        (("distill.weight=1", "adapter.rank=4"), beside),
+        (("distill.weight=1", "adapter.rank=4", "distill.teacher=b"), 4 * model.num_parameters()),
+    ):
+        assert weights_of(model, [], load_recipe(None, ["model=a", *words])).teacher == expected, words
