@@ -72,12 +72,16 @@ def fresh_data(out: Path, demo_out: Path) -> list[Number]:
     shutil.rmtree(out, ignore_errors=True)
     results = json.loads((demo_out / "results.json").read_text())["stages"]["stage4"]
     folders = []
-    for task, n in {"documents": 200, "videos": 400, "medical": 200}.items():
+    fresh = ("--split", "test", "--seed", FRESH_SEED)
+    for task, n in {"documents": 200, "videos": 400, "patients": 110}.items():
         folders.append(out / f"{task}-test")
-        words = ("--task", task, "--split", "test", "--seed", FRESH_SEED, "--n", n, "--out", folders[-1])
-        run(PYTHON, "-m", "vlm", "make-data", *words)
-    data = ",".join(map(str, folders))
-    typed = run(PYTHON, "eval/run.py", "--model", demo_out / "export", "--data", data, "--out", out / "r.json")
+        run(PYTHON, "-m", "vlm", "make-data", "--task", task, *fresh, "--n", n, "--out", folders[-1])
+    experts = ("--expert-weights", demo_out / "experts")
+    questions = ("--wording", "training/recipes/tiny/wording.yaml", "--shares", "no_expert=0.5", "vqa=0", "report=0")
+    images, folders[-1] = folders[-1], out / "medical-test"
+    run(PYTHON, "-m", "vlm", "make-expert-data", "--images", images, *fresh, *experts, *questions, "--out", folders[-1])
+    asked = ("--data", ",".join(map(str, folders)), *experts)
+    typed = run(PYTHON, "eval/run.py", "--model", demo_out / "export", *asked, "--out", out / "r.json")
     tasks = json.loads((out / "r.json").read_text())["tasks"]
     rows = []
     for task, figure in {"documents": "exact_match", "videos": "accuracy", "medical": "accuracy"}.items():
