@@ -161,7 +161,7 @@ def test_an_unknown_cap_is_noticed_even_where_logits_are_small():
     model = prepared_copy(native_model(config))
     assert why_loss_needs_logits(model) is None
     blind = prepared_copy(native_model(config))
-    vars(blind)["_logits"] = blind.get_output_embeddings()  # as if the record knew no cap
+    vars(blind)["logits_of"] = blind.get_output_embeddings()  # as if the record knew no cap
     ids = random_ids([[12]])
     assert difference(blind(ids).logits, model(ids).logits) == 0
     assert "changes its logits behind the head" in why_loss_needs_logits(blind)
