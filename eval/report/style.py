@@ -111,7 +111,7 @@ h3 { font: 500 19px/1.3 var(--serif); margin: 34px 0 14px; } h3:first-of-type { 
 h3 small { font: 400 13px var(--sans); color: var(--faint); margin-left: 10px; }
 .matrix figcaption, .yesno figcaption { font-size: 14px; font-weight: 600; margin: 0 0 8px; }
 .matrix { width: fit-content; max-width: 100%; margin-bottom: 34px; }
-.matrix table { border-collapse: separate; border-spacing: 3px; width: auto; margin: 0 -3px; }
+.matrix table { border-collapse: separate; border-spacing: 3px; width: auto; margin: 0 0 0 -3px; }
 .matrix th { font-size: 13.5px; padding: 4px 10px; } .matrix tbody th { text-align: left; color: var(--ink);
   vertical-align: middle; white-space: normal; max-width: 15em; padding-left: 3px; }
 .matrix thead th:first-child { color: var(--faint); font-size: 12.5px; padding-left: 3px; }
