@@ -154,7 +154,7 @@ tr.over th { text-align: center; font-weight: 600; color: var(--ink); padding-bo
 .control > div { flex: 1; min-width: 0; } .control b { font-weight: 600; } .control > div > b { color: var(--control); }
 .control img { width: 88px; border-radius: 4px; flex: none; }
 .control .dialogue { margin-top: 4px; } .control .dialogue p { font-size: 13.5px;
-  grid-template-columns: 58px minmax(0, 1fr); }
+  grid-template-columns: 70px minmax(0, 1fr); }
 
 .maps { display: grid; gap: 24px 28px; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); }
 .map .row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
@@ -192,6 +192,6 @@ footer { margin-top: 88px; border-top: 1px solid var(--line); padding-top: 18px;
   .maps { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
 }
 @media (max-width: 640px) { .matrix td, .matrix td:first-child, .matrix td:last-child { padding: 6px 8px;
-  min-width: 54px; } .matrix th { padding: 4px 5px; } .dialogue p { grid-template-columns: 62px minmax(0, 1fr); } }
+  min-width: 54px; } .matrix th { padding: 4px 5px; } .dialogue p { grid-template-columns: 70px minmax(0, 1fr); } }
 @media print { .card, .head, figure { break-inside: avoid; } }
 """
