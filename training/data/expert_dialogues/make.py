@@ -180,8 +180,9 @@ def work_on(place: Place, runs: ExpertRuns, image: LabelledImage) -> Work | tupl
 
 
 def without_names(image: LabelledImage) -> LabelledImage:
-    """The image with what its header states of the patient taken out of the user's own texts."""
-    identifiers = image_facts(image.path).identifiers
+    """The image with what its header states of the patient, and the set's own word for the patient, taken out of the
+    user's own texts."""
+    identifiers = (*image_facts(image.path).identifiers, image.patient)
 
     def clean(text: str) -> str:
         return without_identifiers(text, image.path, identifiers)

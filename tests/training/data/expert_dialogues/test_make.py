@@ -269,6 +269,14 @@ def test_images_that_cannot_be_read_are_counted_and_named(tmp_path):
         make(Settings(tmp_path / "set", tmp_path / "none", experts=("LESIONS",)))
 
 
+def test_the_word_for_a_patient_leaves_no_report(tmp_path):
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0)
+    write_rows(tmp_path / "set", [{**row, "patient": "MRN4711", "report": "MRN4711: no lesion."} for row in rows])
+    make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",)))
+    text = "".join(path.read_text() for path in (tmp_path / "out").glob("*/records.jsonl"))
+    assert "[removed]: no lesion." in text and "MRN4711" not in text
+
+
 def test_volumes_are_slices_for_training_and_files_for_evaluation(tmp_path):
     from tests.helpers.ct_series import write_series
 
