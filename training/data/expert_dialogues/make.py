@@ -75,6 +75,10 @@ def make(settings: Settings, progress: bool = False) -> Summary:
         raise RadioVLMError(f"{settings.images}: no image could be read; the first: {': '.join(summary.problems[0])}")
     cards = [get_expert(name).card for name in names]
     dialogues = Dialogues(works, cards, patient_numbers(every), settings.wording, settings.shares, settings.seed)
+    asked = {ask.topic.name for asks in dialogues.asks.values() for ask in asks}
+    for name in names:  # whose calls may all have failed
+        asked |= {*get_expert(name).card.arguments, *(topic.name for topic in get_expert(name).topics or ())}
+    summary.unused.update(name for work in works for name in work.image.labels if name not in asked)
     for asks in dialogues.asks.values():
         for ask in asks:
             summary.judged[ask.found.expert, ask.topic.name] += ask.truth is not None

@@ -13,7 +13,8 @@ FEW, LOPSIDED = 20, 0.8  # so many answers to a kind of question tell something;
 
 @dataclass
 class Summary:
-    """`problems`: (file:line, why) of images that could not be read; `disagree`: topics on which a result was wrong."""
+    """`problems`: (file:line, why) of images that could not be read; `disagree`: topics on which a result was wrong;
+    `unused`: labels, by name, of which no expert of the run knows a question."""
 
     images: int = 0
     counts: Counter = field(default_factory=Counter)
@@ -22,6 +23,7 @@ class Summary:
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     disagree: Counter = field(default_factory=Counter)
     judged: Counter = field(default_factory=Counter)
+    unused: Counter = field(default_factory=Counter)
     calls: int = 0
     kept: int = 0
     expert_seconds: float = 0.0
@@ -69,7 +71,10 @@ class Summary:
 
     def warnings(self) -> list[str]:
         """Kinds of questions with one answer nearly always: a model learns to say it without looking."""
-        found = []
+        found = [
+            f"warning: label {name!r:.40} of {number} images is used for nothing: no expert of this run is asked about it"
+            for name, number in sorted(self.unused.items())
+        ]
         for kind, answers in sorted(self.answers.items()):
             total = sum(answers.values())
             answer, most = answers.most_common(1)[0]

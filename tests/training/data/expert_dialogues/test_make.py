@@ -269,6 +269,15 @@ def test_images_that_cannot_be_read_are_counted_and_named(tmp_path):
         make(Settings(tmp_path / "set", tmp_path / "none", experts=("LESIONS",)))
 
 
+def test_a_label_that_no_expert_is_asked_about_is_named(tmp_path):
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0)
+    write_rows(tmp_path / "set", [{**row, "labels": {"nubmer": 1, "side": "left"}} for row in rows])
+    lines = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",))).lines()
+    assert [line for line in lines if "used for nothing" in line] == [
+        "warning: label 'nubmer' of 2 images is used for nothing: no expert of this run is asked about it"
+    ]
+
+
 def test_the_word_for_a_patient_leaves_no_report(tmp_path):
     rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0)
     write_rows(tmp_path / "set", [{**row, "patient": "MRN4711", "report": "MRN4711: no lesion."} for row in rows])
