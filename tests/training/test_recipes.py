@@ -191,6 +191,8 @@ def test_global_batch_size_sets_the_accumulation():
 def test_missing_fields_and_files(tmp_path):
     with pytest.raises(RecipeError, match="output_dir"):
         load_recipe(None, ["model=x"]).check_runnable()
+    with pytest.raises(RecipeError, match="output_dir = a/../x is the folder of model"):
+        load_recipe(None, ["model=x", "output_dir=a/../x"]).check_runnable()
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipe(tmp_path / "no.yaml")
     broken = tmp_path / "broken.yaml"

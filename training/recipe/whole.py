@@ -5,6 +5,7 @@ from them (`training/recipe/loading.py`). Combinations that cannot work are refu
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from training.recipe.adapter import Adapter, check_adapter
 from training.recipe.checks import RecipeError, check_ranges, require
@@ -101,4 +102,8 @@ class Recipe:
         )
         require(bool(self.model), "model is empty: set it in the recipe or model=FOLDER on the command line")
         require(bool(self.output_dir), "output_dir is empty: set it in the recipe or output_dir=FOLDER")
+        require(
+            Path(self.output_dir).resolve() != Path(self.model).resolve(),
+            f"output_dir = {self.output_dir} is the folder of model, which would be written over: give another folder",
+        )
         require(bool(self.data.sources), "data.sources is empty: list at least one `- path: FOLDER`")

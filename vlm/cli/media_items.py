@@ -43,6 +43,7 @@ def volume_items(path: str | Path, processor, **options) -> list[dict]:
     """The text and image items of a volume (a folder of DICOM slices, a multi-frame file, NIfTI), read here once.
 
     options: modality, window, slices; None where nobody said anything. What is wrong with the volume is said here.
+    The images name the volume as their source, so that an expert can be offered for it.
     """
     from vlm.prompt_volumes import expand_volumes
 
@@ -51,6 +52,8 @@ def volume_items(path: str | Path, processor, **options) -> list[dict]:
         raise RadioVLMError(f"no volume {path}")
     item = {"type": "volume", "volume": str(path), **options}
     try:
-        return expand_volumes([{"role": "user", "content": [item]}], processor.num_image_tokens)[0]["content"]
+        items = expand_volumes([{"role": "user", "content": [item]}], processor.num_image_tokens)[0]["content"]
     except ImportError as error:
         raise RadioVLMError(str(error)) from error
+    stated = {"source": str(path)} | ({"modality": options["modality"]} if options.get("modality") else {})
+    return [item | stated if item["type"] == "image" else item for item in items]

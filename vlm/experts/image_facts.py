@@ -25,8 +25,8 @@ MAX_FILES = 4096
 SILENT = "of no stated modality"
 IDENTIFIERS = (
     "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
-    "PatientBirthDate", "PatientAddress", "PatientTelephoneNumbers", "ResponsiblePerson",
-    "AccessionNumber", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName",
+    "PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "PatientAddress", "PatientTelephoneNumbers", "ResponsiblePerson",
+    "AccessionNumber", "StudyID", "StationName", "DeviceSerialNumber", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName",
     "OperatorsName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StudyInstanceUID", "SeriesInstanceUID",
     "SOPInstanceUID", "FrameOfReferenceUID",
 )  # fmt: skip

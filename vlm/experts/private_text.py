@@ -10,6 +10,7 @@ from pathlib import Path
 REMOVED = "[removed]"
 # /a/b and C:\a\b: absolute paths anywhere in a text. A date 1/2/3, `and/or` or `</b>` is none.
 PATHS = re.compile(r"(?<![\w/\\<])(?:~|[A-Za-z]:|\\)?[/\\](?:[\w.@+%~-]+[/\\])+[\w.@+%~-]*")
+DATE = re.compile(r"((?:18|19|20)\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")  # as DICOM writes it
 SHORTEST_PART, SHORTEST = 3, 4
 
 
@@ -19,7 +20,8 @@ def without_identifiers(text: str, path: str | Path | None = None, identifiers: 
     identifiers: as a header has them, the parts of persons' names with `^` between.
 
     A person's name is found in any order and case as a whole; its parts as they stand in the header and capitalised,
-    but not in lower case, so that a patient called LUNG costs no `lung` in a result. Parts of under three and other
+    but not in lower case, so that a patient called LUNG costs no `lung` in a result. Dates are found in the usual forms
+    of digits (1953-06-17, 17.06.1953, 6/17/1953). Parts of under three and other
     identifiers of under four characters are left alone: they would hit numbers of the result itself.
     """
     if path is not None:
@@ -35,6 +37,9 @@ def without_identifiers(text: str, path: str | Path | None = None, identifiers: 
         parts = [part for part in re.split(r"[\^=]+", identifier) if part]
         if len(identifier) >= SHORTEST:
             any_case.add(re.escape(identifier))
+        if date := DATE.fullmatch(identifier):
+            year, month, day = date[1], f"0?{int(date[2])}", f"0?{int(date[3])}"
+            any_case |= {r"[-./]".join(order) for order in ((year, month, day), (day, month, year), (month, day, year))}
         if len(parts) > 1:
             any_case |= {r"[\s,^_=-]+".join(map(re.escape, order)) for order in (parts, parts[::-1])}
             for part in parts:

@@ -37,3 +37,11 @@ def test_options_reach_the_pictures(folder):
     items = volume_items(folder / "ct", tiny_processor(), modality=None, window="bone", slices=3)
     assert items[0]["text"] == "CT volume of 6 axial slices, 5 mm apart, bone window.\n"
     assert [item["type"] for item in items].count("image") == 3
+
+
+def test_an_expert_is_offered_for_a_volume(folder):
+    from vlm.experts.conversation import image_refs
+
+    items = volume_items(folder / "ct", tiny_processor(), modality="CT", window=None, slices=3)
+    (ref,) = image_refs([{"role": "user", "content": items}])
+    assert ref.path == folder / "ct" and ref.modality == "CT", "slices of a volume are one image to an expert"

@@ -15,6 +15,8 @@ NAMES = ("Zebrowski^Annabel", "MRN-4711", "19530617", "Lung^Li", "7", "Saint Now
         ("ZEBROWSKI, ANNABEL", "[removed]"),
         ("Ms Zebrowski", "Ms [removed]"),
         ("id mrn-4711, born 19530617", "id [removed], born [removed]"),
+        ("born 1953-06-17, 17.06.1953, 6/17/1953", "born [removed], [removed], [removed]"),
+        ("1953-06-18 and 17.06.19530", "1953-06-18 and 17.06.19530"),
         ("lung: 7 mm; Lung's file", "lung: 7 mm; [removed]'s file"),
         ("at saint nowhere hospital", "at [removed]"),
         ("2 lesions; largest: left, 14 mm", "2 lesions; largest: left, 14 mm"),
