@@ -25,10 +25,11 @@ MAX_FILES = 4096
 SILENT = "of no stated modality"
 IDENTIFIERS = (
     "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
-    "PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "PatientAddress", "PatientTelephoneNumbers", "ResponsiblePerson",
-    "AccessionNumber", "StudyID", "StationName", "DeviceSerialNumber", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName",
-    "OperatorsName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StudyInstanceUID", "SeriesInstanceUID",
-    "SOPInstanceUID", "FrameOfReferenceUID",
+    "PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "PatientAddress",
+    "PatientTelephoneNumbers", "ResponsiblePerson", "AccessionNumber", "StudyID", "StationName", "DeviceSerialNumber",
+    "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+    "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "FrameOfReferenceUID",
 )  # fmt: skip
 # Modalities of DICOM (PS3.3 C.7.3.1.1.1) that show nothing or that `vlm.media` has no word for.
 OTHERS = (
