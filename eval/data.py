@@ -185,6 +185,11 @@ def _records_file(folder: Path) -> Path:
     usual = folder / "records.jsonl"
     if usual.is_file():
         return usual
+    if (folder / "images.jsonl").is_file():
+        raise FileNotFoundError(
+            f"{folder}: labelled images, not questions; make them with radio-vlm make-expert-data --images {folder} "
+            "--split test --out FOLDER"
+        )
     files = sorted(f for f in folder.glob("*.json*") if f.suffix in (".json", ".jsonl") and f.name != "dataset.json")
     if len(files) > 1:
         names = ", ".join(f.name for f in files)

@@ -161,3 +161,9 @@ def test_volumes_and_where_a_picture_was_taken_from(tmp_path):
     assert taken.prompt[0]["content"][0]["source"] == str(tmp_path / "series/a")
     assert taken.media == [str(tmp_path / "s.png")]
     assert "leaves the data folder" in out.problem and words.problem is None and words.media == []
+
+
+def test_labelled_images_are_no_questions(tmp_path):
+    (tmp_path / "images.jsonl").write_text('{"image": "a.png", "patient": "P"}\n')
+    with pytest.raises(FileNotFoundError, match="labelled images, not questions; .*make-expert-data --images"):
+        read_dataset(tmp_path)

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert", nargs="+", action="extend", default=[], metavar="NAME", help="expert models the model may call"
     )
-    parser.add_argument("--experts", action="store_true", help="offer every known expert that fits the file")
+    parser.add_argument(
+        "--experts", nargs="*", metavar="NAME", help="the same; without names every known expert that fits the file"
+    )
     parser.add_argument(
         "--expert-feedback", choices=("text", "overlay", "both"), default="text",
         help="what the model gets of an expert's mask (default: text)",
@@ -125,7 +127,7 @@ def expert_session(args: argparse.Namespace):
     """The session that runs expert calls, or None when no expert is offered; an unknown name lists the known ones, and
     what this machine lacks for a known one is said before anything is loaded.
     """
-    if not (args.expert or args.experts):
+    if not args.expert and args.experts is None:
         if args.expert_log or args.expert_feedback != "text" or args.expert_weights:
             from vlm.errors import RadioVLMError
 
@@ -139,11 +141,13 @@ def expert_session(args: argparse.Namespace):
     root = args.expert_weights
     if root is not None and not root.is_dir():
         raise RadioVLMError(f"--expert-weights: no folder {root}")
+    names = list(dict.fromkeys([*args.expert, *(args.experts or ())]))
     try:
-        for name in args.expert:  # said now, not at the first call, minutes after the model was loaded
+        for name in names:  # said now, not at the first call, minutes after the model was loaded
             if reason := why_not(get_expert(name), root):
-                raise RadioVLMError(f"--expert {name} cannot be used here: {reason}")
-        return ExpertSession(args.expert or None, feedback=args.expert_feedback, log=args.expert_log, weights=root)
+                hint = "" if root else "; --expert-weights names another folder of weights"
+                raise RadioVLMError(f"--expert {name} cannot be used here: {reason}{hint}")
+        return ExpertSession(names or None, feedback=args.expert_feedback, log=args.expert_log, weights=root)
     except ExpertError as error:
         raise RadioVLMError(f"--expert: {error}") from error
     except OSError as error:

@@ -125,14 +125,11 @@ class Counter(Expert):
         return ExpertResult("there are 3")
 
 
-def test_an_expert_is_offered_called_and_its_answer_kept(folder, caplog, monkeypatch):
-    from vlm.experts import session as session_module
-
-    monkeypatch.setattr(session_module, "file_modality", lambda path: "CT")
+def test_an_expert_is_offered_called_and_its_answer_kept(folder, caplog):
     session = ExpertSession(["COUNTER"], instances={"COUNTER": Counter()})
     caplog.set_level("INFO")
     chat = Scripted(["<COUNTER()>", "3", "yes"], session=session)
-    item = {"type": "image", "image": str(folder / "page.png")}
+    item = {"type": "image", "image": str(folder / "page.png"), "modality": "CT"}  # a PNG says nothing itself
     assert chat.ask([item], "How many?") == "3"
     assert "<COUNTER()>" in chat.asked[0][0]["content"][0]["text"], "the card stands in the first turn"
     assert "there are 3" in caplog.text, "the person sees what the expert said"
@@ -168,17 +165,15 @@ class Marker(Expert):
         return ExpertResult("one region", np.ones((48, 80), int), {"labels": {1: "liver"}})
 
 
-def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, monkeypatch, capsys, tmp_path):
-    from vlm.experts import session as session_module
-
-    monkeypatch.setattr(session_module, "file_modality", lambda path: "CT")
+def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, capsys, tmp_path):
     words = ["--experts", "--expert-feedback", "both", "--expert-log", str(tmp_path / "calls.jsonl")]
     args = arguments(*words)
     session = chat_module.expert_session(args)
     session.cards = {"MARKER": Marker.card}
     session.instances["MARKER"] = Marker()
     chat = Scripted(["<MARKER()>", "<MARKER(>", "red"], session=session)
-    assert chat.ask([{"type": "image", "image": str(folder / "page.png")}], "Colour?") == "red"
+    item = {"type": "image", "image": str(folder / "page.png"), "modality": "CT"}
+    assert chat.ask([item], "Colour?") == "red"
     shown = capsys.readouterr().out
     assert shown.index("[asking <MARKER()>]") < shown.index("[MARKER answered after ")
     turns = [message["content"] for message in chat.asked[-1] if message["role"] == "user"]
@@ -198,6 +193,7 @@ def test_calls_are_shown_as_they_happen_logged_and_drawn(folder, monkeypatch, ca
         (["--expert-weights", "."], "need --experts"),
         (["--experts", "--expert-weights", "nowhere"], "--expert-weights: no folder nowhere"),
         (["--expert", "FINDINGS", "--expert-weights", "."], "--expert FINDINGS cannot be used here: no weights"),
+        (["--experts", "LESIONS", "NOPE"], "unknown expert NOPE; known: "),
     ],
 )
 def test_expert_options_that_cannot_work(folder, capsys, words, message):
