@@ -14,7 +14,7 @@ FEW, LOPSIDED = 20, 0.8  # so many answers to a kind of question tell something;
 @dataclass
 class Summary:
     """`problems`: (file:line, why) of images that could not be read; `disagree`: topics on which a result was wrong;
-    `unused`: labels that answer none of the experts' `topics`, by name."""
+    `unused`: labels that answer none of the experts' `topics`, by name; `ran`: results by expert."""
 
     images: int = 0
     counts: Counter = field(default_factory=Counter)
@@ -25,6 +25,7 @@ class Summary:
     judged: Counter = field(default_factory=Counter)
     topics: list[str] = field(default_factory=list)
     unused: Counter = field(default_factory=Counter)
+    ran: Counter = field(default_factory=Counter)
     calls: int = 0
     kept: int = 0
     expert_seconds: float = 0.0
@@ -34,6 +35,7 @@ class Summary:
         """Results of one image."""
         for found in founds:
             self.calls += 1
+            self.ran[found.expert] += found.ok
             self.kept += found.kept
             self.expert_seconds += 0.0 if found.kept else found.seconds
             if not found.ok:
@@ -67,7 +69,8 @@ class Summary:
             *table, "",
             f"{self.images} images, {sum(self.counts.values())} conversations, {self.calls} expert calls{share}, "
             f"{self.expert_seconds:.1f} s in experts, {self.seconds:.1f} s in all",
-            *self._disagreements(), *self._failed(), *self._unread(), *self._unused(), *self.warnings(),
+            *self._disagreements(), *self._failed(), *self._unread(),
+            *self._unused(), *self._unasked(), *self.warnings(),
         ]  # fmt: skip
 
     def warnings(self) -> list[str]:
@@ -93,6 +96,15 @@ class Summary:
     def _unread(self) -> list[str]:
         lines = [f"{len(self.problems)} images could not be read and are left out:"] if self.problems else []
         return lines + listed(f"  {where}: {why}" for where, why in self.problems)
+
+    def _unasked(self) -> list[str]:
+        """In val and test only what has a label is asked: without, an expert stays out of the questions."""
+        asked = {expert for form, expert in self.counts if form == "expert"}
+        return [
+            f"warning: no question wants {name}: no image that it read has a label for what it tells"
+            for name, results in sorted(self.ran.items())
+            if results and name not in asked
+        ]
 
     def _unused(self) -> list[str]:
         """A label with a slip in its name is no label: the expert's result would silently stand for the truth."""

@@ -320,6 +320,16 @@ def test_a_label_with_a_slip_in_its_name_is_said(tmp_path):
     assert "'side'" not in said
 
 
+def test_an_expert_that_no_question_wants_is_named(tmp_path):
+    rows = write_set(tmp_path / "set", ct=2, dx=0, mr=0, split="test")
+    write_rows(tmp_path / "set", [{k: v for k, v in row.items() if k != "labels"} for row in rows])
+    made = make(Settings(tmp_path / "set", tmp_path / "out", experts=("LESIONS",), split="test"))
+    assert "warning: no question wants LESIONS" in "\n".join(made.lines())
+    write_rows(tmp_path / "set", rows)
+    made = make(Settings(tmp_path / "set", tmp_path / "again", experts=("LESIONS",), split="test"))
+    assert "no question wants" not in "\n".join(made.lines())
+
+
 def test_code_that_an_expert_uses_makes_it_another_one():
     from training.data.expert_dialogues.expert_runs import code_of
 
