@@ -20,7 +20,7 @@ class KnownModality(ExpertSession):
         super().__init__(max_calls=max_calls, instances=instances, weights=weights)
         self.modalities = tuple(modalities)
 
-    def fitting(self, path: Path | None) -> list[ExpertCard]:
+    def fitting(self, path: Path | None, stated: str | None = None) -> list[ExpertCard]:
         return self.for_modalities() if path is not None else []
 
     def for_modalities(self) -> list[ExpertCard]:

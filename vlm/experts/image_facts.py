@@ -1,4 +1,4 @@
-"""What the header of an image file says before an expert may see it: modality, size, and whose image it is.
+"""What the header of an image file says before an expert may see it: modality, body part, size, and whose image.
 
 Only the header is believed, never the name of a file. Identifiers are read for one purpose: to take them out of
 whatever an expert says (`vlm.experts.private_text`). Nothing here decodes a pixel.
@@ -16,7 +16,7 @@ from typing import Any
 
 from vlm.media.deidentify import quiet
 from vlm.media.dicom_file import NO_IMAGE_MODALITIES
-from vlm.media.modality import MODALITIES
+from vlm.media.modality import MODALITIES, normal_body_part
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ OTHERS = (
     "OPM", "OPR", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PLAN", "POS", "RESP", "SRF", "SMR", "ST", "TG", "VA", "VF",
 )  # fmt: skip
 CODES = {*MODALITIES, *NO_IMAGE_MODALITIES, *OTHERS}
-NEEDED = (*IDENTIFIERS, "Modality", "SOPClassUID", "Rows", "Columns", "NumberOfFrames")
+NEEDED = (*IDENTIFIERS, "Modality", "BodyPartExamined", "SOPClassUID", "Rows", "Columns", "NumberOfFrames")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class ImageFacts:
     shape: tuple[int, int] | None = None
     series: bool = False
     """Whether it is a folder: of one series, or of several that together are one examination."""
+    body_part: str | None = None
+    """The header's body part as a term of `vlm.media.modality.BODY_PARTS`; None where it states none of them. Of a
+    series the one that all its images state that state any."""
 
 
 def image_facts(path: str | Path | None) -> ImageFacts:
@@ -134,7 +137,9 @@ def _stated(data: Any, size: int) -> ImageFacts:
         modality, kind = None, f"{report} without an image"
     elif f"{data.get('SOPClassUID') or ''}.".startswith(f"{SECONDARY_CAPTURE}."):
         modality, kind = None, "a secondary capture (a screenshot)"
-    return ImageFacts(modality, kind, voxels, size, tuple(dict.fromkeys(found)), shape if voxels else None)
+    part = normal_body_part(data.get("BodyPartExamined")) or None
+    names = tuple(dict.fromkeys(found))
+    return ImageFacts(modality, kind, voxels, size, names, shape if voxels else None, body_part=part)
 
 
 def _folder(path: Path) -> ImageFacts:
@@ -152,7 +157,9 @@ def _folder(path: Path) -> ImageFacts:
     identifiers = tuple(dict.fromkeys(text for one in facts for text in one.identifiers))
     voxels = sum(one.voxels for one in facts)
     if len(found) == 1:
-        return ImageFacts(*found, *found, voxels, size, identifiers, series=True)
+        parts = {one.body_part for one in facts if one.modality and one.body_part}
+        part = parts.pop() if len(parts) == 1 else None
+        return ImageFacts(*found, *found, voxels, size, identifiers, series=True, body_part=part)
     kind = f"a folder of several modalities ({', '.join(sorted(found))})" if found else f"{SILENT} (a folder)"
     return ImageFacts(None, kind, voxels, size, identifiers, series=True)
 

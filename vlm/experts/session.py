@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlm.experts.body_part import card_fits, part_refused
 from vlm.experts.call_log import CallLog, ExpertCall
 from vlm.experts.conversation import (
     ImageRef,
@@ -108,12 +109,12 @@ class ExpertSession:
             self._workers.popitem()[1].close()
 
     def fitting(self, path: Path | None, stated: str | None = None) -> list[ExpertCard]:
-        """Cards of the experts that may be offered for a file: those of its modality, read from its header.
+        """Cards of the experts that may be offered for a file: of its modality and body part, as its header says.
 
         stated: the modality that counts where the header is silent.
         """
-        modality = modality_of_file(path, stated)
-        return [card for card in self.cards.values() if modality in card.modalities]
+        modality, part = modality_of_file(path, stated), image_facts(path).body_part
+        return [card for card in self.cards.values() if card_fits(card, modality, part)]
 
     def __call__(self, messages: Messages, generate: Any, offer: bool = True) -> Transcript:
         """One conversation, as with a `transformers` pipeline.
@@ -214,7 +215,9 @@ class ExpertSession:
         state = OpenConversation.of(messages, files, fitting, list(self.cards), override, besides)
         for ref in files if offer and self.cards else []:
             if not fitting[ref.number]:
-                state.transcript.notes.append(f"image {ref.number} is {kind_of(ref)}: no expert is offered for it")
+                part = any(part_refused(card, [shown_by(ref)]) for card in self.cards.values())
+                kind = f"{kind_of(ref)} of {shown_by(ref)[1]}" if part else kind_of(ref)
+                state.transcript.notes.append(f"image {ref.number} is {kind}: no expert is offered for it")
         for note in state.transcript.notes:
             logger.info("%s", note)
         if self.log is not None:
@@ -320,7 +323,8 @@ class ExpertSession:
             if not state.fitting:  # withheld, or no image in a file
                 raise ExpertError(f"{name} is not available")
             kinds = ", ".join(dict.fromkeys(map(kind_of, state.files)))
-            raise ExpertError(f"{name} is not available: it reads {card.modality}, the image is {kinds}")
+            why = part_refused(card, map(shown_by, state.files)) or f"it reads {card.modality}, the image is {kinds}"
+            raise ExpertError(f"{name} is not available: {why}")
         return chosen_image(trigger, card, state.candidates(name))
 
     def _check_size(self, facts: ImageFacts) -> None:
@@ -354,6 +358,11 @@ def kind_of(ref: ImageRef) -> str:
     kind = image_facts(ref.path).kind
     stated = ref.modality and kind.startswith(SILENT) and re.fullmatch(MODALITY, ref.modality)
     return ref.modality if stated else kind
+
+
+def shown_by(ref: ImageRef) -> tuple[str | None, str | None]:
+    """(modality, body part) of an image; None for what neither its header nor the message says."""
+    return modality_of_file(ref.path, ref.modality), image_facts(ref.path).body_part
 
 
 def file_modality(path: str | Path | None) -> str | None:

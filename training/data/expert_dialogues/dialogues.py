@@ -18,6 +18,7 @@ from training.data.expert_dialogues.shares import count_of
 from training.data.expert_dialogues.turns import answered_at_once, answered_by_call, asked_further
 from training.data.expert_dialogues.wording import Wording
 from vlm.experts import ExpertCard, get_expert
+from vlm.experts.body_part import card_fits
 from vlm.experts.topics import REPORT, REPORT_QUESTIONS, Topic, general_questions, topics_of
 from vlm.media.modality import MODALITIES
 
@@ -32,12 +33,13 @@ NEGATIVES = "negatives"
 
 @dataclass(frozen=True)
 class Work:
-    """An image after converting and running: its items, modality and results."""
+    """An image after converting and running: its items, modality, body part and results."""
 
     image: LabelledImage
     digest: str
     items: list[dict[str, Any]]
     modality: str | None
+    body_part: str | None
     founds: tuple[Found, ...] = ()
 
 
@@ -81,7 +83,7 @@ class Dialogues:
 
     def fitting(self, work: Work) -> list[ExpertCard]:
         """Cards that a session offers for the image."""
-        return [card for card in self.cards if work.modality in card.modalities]
+        return [card for card in self.cards if card_fits(card, work.modality, work.body_part)]
 
     def questions(self, work: Work) -> list[Question]:
         """Questions that need no expert: the set's own, or what kind of image it is."""
@@ -169,7 +171,8 @@ class Dialogues:
             card, question, kind = found
             answer = self.wording.answer(rng, "wrong_modality", **self.foreign_words(work, card))
             alone = rng.random() < 0.5  # else among the cards that do fit
-            offered = [one for one in self.cards if one == card or not alone and work.modality in one.modalities]
+            fitting = [] if alone else self.fitting(work)
+            offered = [one for one in self.cards if one == card or one in fitting]
             messages = answered_at_once(work.items, offered, question, answer)
             rows.append(plain_row(messages, kind, answer) | {"offer": [card.name]})
         return rows

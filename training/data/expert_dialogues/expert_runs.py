@@ -19,6 +19,7 @@ import numpy as np
 from training.data.expert_dialogues.labelled_set import LabelledImage
 from training.data.expert_dialogues.pictures import write_whole
 from vlm.experts import ExpertCard, ExpertResult, ExpertSession, Trigger, get_expert
+from vlm.experts.body_part import card_fits
 from vlm.experts.image_facts import image_facts
 from vlm.experts.private_text import without_identifiers
 from vlm.experts.topics import calls_of
@@ -62,16 +63,16 @@ class ExpertRuns:
         """Let go of the experts."""
         self.session.close()
 
-    def fitting(self, modality: str | None) -> list[ExpertCard]:
-        """Cards of the experts that read this modality."""
-        return [card for card in self.session.cards.values() if modality in card.modalities]
+    def fitting(self, modality: str | None, body_part: str | None) -> list[ExpertCard]:
+        """Cards of the experts that read this modality and this body part."""
+        return [card for card in self.session.cards.values() if card_fits(card, modality, body_part)]
 
     def run(self, image: LabelledImage, digest: str, modality: str | None) -> list[Found]:
         """Results of all calls that the image's topics need, by all experts that fit."""
         labels = tuple(image.labels)
         return [
             self.call(image, digest, card.name, arguments)
-            for card in self.fitting(modality)
+            for card in self.fitting(modality, image_facts(image.path).body_part)
             for arguments in calls_of(get_expert(card.name), labels)
         ]
 

@@ -28,6 +28,7 @@ from training.data.expert_dialogues.wording import Wording
 from training.data.expert_dialogues.writing import CACHE, by_part, claim, write_parts
 from vlm.errors import RadioVLMError, SampleError
 from vlm.experts import ExpertError, expert_names, get_expert
+from vlm.experts.body_part import card_fits
 from vlm.experts.image_facts import image_facts
 from vlm.experts.private_text import without_identifiers
 from vlm.experts.session import frames
@@ -116,12 +117,12 @@ def chosen_experts(settings: Settings, images: Sequence[LabelledImage]) -> list[
             if reason:
                 raise RadioVLMError(f"--experts: {name} cannot be used here: {reason}")
         return sorted(set(settings.experts))
-    modalities = {image_modality(image) for image in images}
+    shown = {(image_modality(image), image_facts(image.path).body_part) for image in images}
     lacking = {name: why_not(get_expert(name), settings.expert_weights) for name in expert_names()}
-    fit = [name for name in lacking if modalities & set(get_expert(name).card.modalities)]
+    fit = [name for name in lacking if any(card_fits(get_expert(name).card, *one) for one in shown)]
     usable = [name for name in fit if lacking[name] is None]
     if not usable:
-        why = "; ".join(f"{name}: {lacking[name]}" for name in fit) or "none reads their modalities"
+        why = "; ".join(f"{name}: {lacking[name]}" for name in fit) or "none reads their modalities and body parts"
         raise RadioVLMError(f"no expert can be used on these images: {why}")
     return usable
 
@@ -174,7 +175,8 @@ def work_on(place: Place, runs: ExpertRuns, image: LabelledImage) -> Work | tupl
         digest = content_digest(image.path)
         items = image_items(image, digest, place.out, place.out / CACHE / "pictures", place.originals)
         modality = image_modality(image)
-        return Work(without_names(image), digest, items, modality, tuple(runs.run(image, digest, modality)))
+        part = image_facts(image.path).body_part
+        return Work(without_names(image), digest, items, modality, part, tuple(runs.run(image, digest, modality)))
     except SampleError as error:
         return image.where, error.message
     except (ImportError, RadioVLMError):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from eval.data import read_dataset
-from tests.helpers.labelled_images import WORDS, random_findings, records_of, write_rows, write_set
+from tests.helpers.labelled_images import WORDS, plant, random_findings, records_of, write_rows, write_set
 from tests.helpers.medical_files import body, write_nifti
 from training.data.expert_dialogues.make import Settings, make
 from training.data.expert_dialogues.shares import DEFAULT_SHARES
@@ -401,5 +401,6 @@ def test_what_cannot_be_made_is_said(labelled, tmp_path):
     with pytest.raises(RadioVLMError, match="is not empty and was not made by this command"):
         make(settings(labelled, tmp_path / "mine"))
     write_set(tmp_path / "mr", ct=0, dx=0, mr=1)
+    plant(tmp_path / "mr/zebrowski/mr0.dcm", BodyPartExamined="HEAD")
     with pytest.raises(RadioVLMError, match="no expert can be used on these images: BRATS: "):
         make(Settings(tmp_path / "mr", tmp_path / "out"))
