@@ -180,7 +180,8 @@ def _pictures(path: str, row: Row, video: dict[str, Any] | None) -> list[Image.I
         from eval.report.row_files import expert_file
 
         found = marked_file(expert_file(row, call.get("file")) or path, call)
-        return [found.marked or found.plain]
+        if found.marked or not is_volume(path):
+            return [found.marked or found.plain]
     return volume_slices(path) if is_volume(path) else [still(path)]
 
 

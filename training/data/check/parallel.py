@@ -4,6 +4,7 @@ A decoder that takes its process down (a damaged video can) spoils one record of
 process ends, nobody knows which record it was: the chunks that were under way are then looked at one at a time.
 """
 
+import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -80,11 +81,13 @@ def _alone(check: Callable[[int], Any], chunk: range, crashed: Callable[[int], A
 def _pool(check: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     context = multiprocessing.get_context(method)
+    gc.collect()  # a decoder of a video that waits for its threads can be let go of here, never in a forked process
     return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(check,))
 
 
 def _start(check: Callable[[int], Any]) -> None:
     global _check
+    gc.freeze()  # what came with the fork is the parent's to collect
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
     _check = check
 
