@@ -51,7 +51,9 @@ def is_video(path: str) -> bool:
 
 def is_volume(path: str) -> bool:
     """A folder of slices, or NIfTI by its suffix."""
-    return Path(path).is_dir() or path.lower().endswith((".nii", ".nii.gz"))
+    from vlm.media.nifti import is_nifti
+
+    return Path(path).is_dir() or is_nifti(path)
 
 
 def volume_slices(path: str, count: int = SLICES) -> list[Image.Image]:

@@ -337,7 +337,7 @@ class ExpertSession:
         """The worker of an expert; the expert itself is loaded at its first call."""
         if name not in self._workers:
             instance = self.instances.get(name)
-            make = functools.partial(open_expert, None if instance else get_expert(name), self.weights)
+            make = None if instance else functools.partial(open_expert, get_expert(name), self.weights)
             if self.isolation == "process":
                 from vlm.experts.process_worker import ProcessWorker
 
@@ -365,14 +365,6 @@ def shown_by(ref: ImageRef) -> tuple[str | None, str | None]:
     return modality_of_file(ref.path, ref.modality), image_facts(ref.path).body_part
 
 
-def file_modality(path: str | Path | None) -> str | None:
-    """The modality that a DICOM header states; None for anything else (no guess from the file's name).
-
-    Also None for what is stated but is no image to look at: structured reports, secondary captures.
-    """
-    return image_facts(path).modality
-
-
 __all__ = [
     "ExpertCall",
     "ExpertSession",
@@ -380,7 +372,6 @@ __all__ = [
     "Message",
     "Messages",
     "Transcript",
-    "file_modality",
     "image_file",
     "image_refs",
     "offer_cards",

@@ -6,7 +6,8 @@ import pytest
 
 from training.data.synthetic import medical
 from vlm.experts import Expert, ExpertCard, ExpertResult, ExpertSession
-from vlm.experts.session import file_modality, image_file, offer_cards, text_of
+from vlm.experts.image_facts import modality_of_file
+from vlm.experts.session import image_file, offer_cards, text_of
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_experts_are_offered_by_the_header_not_by_the_name(conversations, tmp_pa
     from PIL import Image
 
     file = image_file(conversations[0][0])
-    assert file_modality(file) == "CT"
+    assert modality_of_file(file) == "CT"
     data = pydicom.dcmread(file)
     data.Modality = "MR"
     data.save_as(tmp_path / "ct_scan.dcm")
